@@ -1,0 +1,219 @@
+"""One component of a checkpoint: its folder, its configuration, and which of its files a loader would read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
+
+_WEIGHT_NAME = re.compile(
+    r"^(?P<base>diffusion_pytorch_model|pytorch_model|model)"
+    r"(?P<variant>\.(?!safetensors|bin)[\w-]+?)?"
+    r"(?P<shard>-\d{5}-of-\d{5})?"
+    r"(?P<old_variant>\.(?!safetensors|bin)[\w-]+)?"
+    r"\.(?P<container>safetensors|bin)"
+    r"(?P<index>\.index(?P<index_variant>\.[\w-]+)?\.json)?$"
+)
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
+_TRAINER_STATE = re.compile(
+    r"^(optimizer|scheduler|random_states|rng_state|scaler|training_args|sampler|dataloader)"
+)
+_CONFIG_NAMES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
+LIBRARIES = ("diffusers", "transformers")
+"""The libraries whose classes a checkpoint may name; anything else is never imported."""
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The files of one complete weight set, as the names say."""
+
+    container: str
+    variant: str | None
+    index: Path | None
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What to call the set in a message: its index, or its first file."""
+        return self.index.name if self.index else self.files[0].name
+
+
+@dataclass(frozen=True)
+class Component:
+    """A named part of a pipeline at rest.
+
+    `library` and `class_name` say what loads it; `folder` is where it lies. Files are looked at on first use.
+    """
+
+    name: str
+    folder: Path
+    library: str
+    class_name: str
+    weights_file: Path | None = field(default=None)
+    """A lone file that stands for the component's weights (a candidate without configuration)."""
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The component's configuration as stored; empty where it has none.
+
+        Raises:
+            DamagedFileError: the file is no JSON object.
+        """
+        path = self.config_path
+        return read_json(path) if path else {}
+
+    @cached_property
+    def config_path(self) -> Path | None:
+        """The configuration file, None where there is none."""
+        paths = (self.folder / name for name in _CONFIG_NAMES)
+        return next((path for path in paths if path.is_file()), None)
+
+    @cached_property
+    def file_sets(self) -> tuple[FileSet, ...]:
+        """Every weight set in the folder, the one that the library reads first."""
+        if self.weights_file is not None:
+            container = "safetensors" if self.weights_file.suffix == ".safetensors" else "bin"
+            return (FileSet(container, None, None, (self.weights_file,)),)
+        sets = _file_sets(self.folder)
+        # diffusers prefers a shard index to a lone file, transformers the lone file; both prefer safetensors.
+        prefers_index = self.library == "diffusers"
+        return tuple(
+            sorted(
+                sets,
+                key=lambda s: (
+                    s.variant is not None,
+                    s.container != "safetensors",
+                    (s.index is None) == prefers_index,
+                    s.variant or "",
+                ),
+            )
+        )
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the folder holds any weight set."""
+        return bool(self.file_sets)
+
+    @property
+    def variant(self) -> str | None:
+        """The variant a loader must be asked for (`fp16`), where no plain weights lie here."""
+        return self.file_sets[0].variant if self.file_sets else None
+
+    @property
+    def second_sets(self) -> tuple[FileSet, ...]:
+        """Weight sets of the same variant that the library passes over: one of them is stale."""
+        return tuple(s for s in self.file_sets[1:] if s.variant == self.variant)
+
+    @cached_property
+    def unread_files(self) -> tuple[Path, ...]:
+        """Weight-like files in the folder that belong to no set, so that nobody reads them."""
+        if self.weights_file is not None:
+            return ()
+        known = {path for s in self.file_sets for path in (*s.files, *([s.index] if s.index else []))}
+        return tuple(
+            path
+            for path in sorted(self.folder.iterdir())
+            if path.is_file()
+            and path.suffix in _WEIGHT_SUFFIXES
+            and path not in known
+            and not _TRAINER_STATE.match(path.name)
+        )
+
+    @cached_property
+    def weights(self) -> WeightSet:
+        """The tensors that a loader would read.
+
+        Raises:
+            DamagedFileError: a file is missing, damaged or unsafe.
+        """
+        if not self.file_sets:
+            raise DamagedFileError(
+                self.folder,
+                Damage.MISSING_FILE,
+                "the folder holds no weights",
+                action="Save the component again; a configuration alone is an untrained model.",
+            )
+        return open_weights(self.file_sets[0].files)
+
+    @cached_property
+    def content_digest(self) -> str:
+        """What the component is: a sha256 over its class, configuration and every tensor or file."""
+        from pytest_genmodel.checkpoints.digest import component_digest
+
+        return component_digest(self)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DamagedFileError: the file is no JSON object; names the byte.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DamagedFileError(
+            path,
+            Damage.CONFIG,
+            "not valid JSON",
+            action="Restore the file from the checkpoint's source.",
+            offset=getattr(error, "pos", getattr(error, "start", None)),
+        ) from None
+    if not isinstance(value, dict):
+        raise DamagedFileError(
+            path, Damage.CONFIG, "not a JSON object", action="Restore the file from the checkpoint's source."
+        )
+    return value
+
+
+def _file_sets(folder: Path) -> list[FileSet]:
+    groups: dict[tuple[str, str, str | None, bool], list[Path]] = {}
+    indexes: dict[tuple[str, str, str | None], Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _WEIGHT_NAME.match(path.name)
+        if not match or not path.is_file():
+            continue
+        variant = match["variant"] or match["old_variant"] or match["index_variant"]
+        key = (match["base"], match["container"], variant.lstrip(".") if variant else None)
+        if match["index"]:
+            indexes[key] = path
+        else:
+            groups.setdefault((*key, match["shard"] is not None), []).append(path)
+    sets = []
+    for (base, container, variant, sharded), files in groups.items():
+        index = indexes.get((base, container, variant)) if sharded else None
+        if sharded and index is None:
+            continue  # shards without an index: no loader finds them, `unread_files` says so
+        sets.append(FileSet(container, variant, index, _indexed_files(index) if index else tuple(files)))
+    for (base, container, variant), index in indexes.items():
+        if (base, container, variant, True) not in groups:
+            sets.append(FileSet(container, variant, index, _indexed_files(index)))
+    return sets
+
+
+def _indexed_files(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise DamagedFileError(
+            index,
+            Damage.INDEX,
+            "no weight_map",
+            action="Save the checkpoint again; the shard index is broken.",
+        )
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise DamagedFileError(
+                index,
+                Damage.INDEX,
+                f"the shard {name!r} lies outside the folder",
+                action="Do not load this checkpoint: a shard index names plain files beside it, nothing else.",
+            )
+    return tuple(index.parent / name for name in names)

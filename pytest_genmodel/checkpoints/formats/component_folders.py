@@ -1,0 +1,55 @@
+"""A component saved by itself, or a trainer's folder with several of them and no model index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.checkpoints.component import Component, read_json
+
+COMPONENT_NAMES = ("transformer", "transformer_2", "unet", "vae", "text_encoder", "image_encoder")
+_NAME_OF_CLASS = {
+    "Transformer": "transformer",
+    "UNet": "unet",
+    "Autoencoder": "vae",
+    "T5EncoderModel": "text_encoder",
+    "UMT5EncoderModel": "text_encoder",
+    "CLIPVision": "image_encoder",
+}
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is a component's folder or holds folders of components."""
+    return _is_component(path) or any(_is_component(path / name) for name in COMPONENT_NAMES)
+
+
+def read(path: Path, spec: str) -> Checkpoint:
+    """Name each component by its class (a lone folder) or by its folder."""
+    if _is_component(path):
+        library, class_name = _class_of(path)
+        default = path.name if path.name in COMPONENT_NAMES else "transformer"
+        name = next((name for part, name in _NAME_OF_CLASS.items() if part in class_name), default)
+        found = {name: Component(name, path, library, class_name)}
+    else:
+        found = {
+            name: Component(name, path / name, *_class_of(path / name))
+            for name in COMPONENT_NAMES
+            if _is_component(path / name)
+        }
+    return Checkpoint(spec=spec, root=path, kind=Kind.COMPONENTS, components=found)
+
+
+def _is_component(path: Path) -> bool:
+    if not (path / "config.json").is_file():
+        return False
+    config = read_json(path / "config.json")
+    return "_class_name" in config or any(
+        part in architecture for architecture in config.get("architectures") or () for part in _NAME_OF_CLASS
+    )
+
+
+def _class_of(path: Path) -> tuple[str, str]:
+    config = read_json(path / "config.json")
+    if "_class_name" in config:
+        return "diffusers", str(config["_class_name"])
+    return "transformers", str(config["architectures"][0])

@@ -1,0 +1,62 @@
+"""A whole diffusers pipeline: a folder with `model_index.json` and a folder for each component."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.checkpoints.component import LIBRARIES, Component, read_json
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+
+INDEX = "model_index.json"
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` holds a model index."""
+    return (path / INDEX).is_file()
+
+
+def read(path: Path, spec: str) -> Checkpoint:
+    """Read the index; components with a foreign class are listed, never imported."""
+    index = read_json(path / INDEX)
+    class_name = index.get("_class_name")
+    if not isinstance(class_name, str):
+        raise DamagedFileError(
+            path / INDEX,
+            Damage.FOREIGN_CLASS if class_name else Damage.CONFIG,
+            f"_class_name is {class_name!r}, not the name of a diffusers pipeline",
+            action="Do not run code that comes with a checkpoint; name a pipeline class of diffusers.",
+        )
+    components, arguments, foreign = {}, {}, {}
+    for name, value in index.items():
+        if name.startswith("_"):
+            continue
+        if not isinstance(value, list):
+            arguments[name] = value
+        elif len(value) == 2 and value[0] is None:
+            continue
+        elif len(value) == 2 and value[0] in LIBRARIES and isinstance(value[1], str):
+            components[name] = _component(path, name, value[0], value[1])
+        else:
+            foreign[name] = ".".join(map(str, value))
+    return Checkpoint(
+        spec=spec,
+        root=path,
+        kind=Kind.PIPELINE,
+        pipeline_class=class_name,
+        pipeline_arguments=arguments,
+        components=components,
+        foreign=foreign,
+    )
+
+
+def _component(root: Path, name: str, library: str, class_name: str) -> Component:
+    folder = root / name
+    if Path(name).name != name or not folder.is_dir():
+        raise DamagedFileError(
+            root / INDEX,
+            Damage.MISSING_FILE,
+            f"the component {name!r} ({class_name}) has no folder",
+            action=f"Save the whole pipeline again, or copy the folder {name}/ from the model it started from.",
+        )
+    return Component(name, folder, library, class_name)

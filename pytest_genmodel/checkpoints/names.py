@@ -1,0 +1,93 @@
+"""Tensor names: what wrappers do to them, and how to say many of them in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+WRAPPERS: tuple[tuple[str, str], ...] = (
+    ("base_model.model.", "PEFT's get_peft_model"),
+    ("model.diffusion_model.", "a single-file or SAT export"),
+    ("_orig_mod.", "torch.compile"),
+    ("_fsdp_wrapped_module.", "FSDP"),
+    ("_checkpoint_wrapped_module.", "activation checkpointing"),
+    ("module.", "DistributedDataParallel"),
+)
+"""Prefixes that training wrappers put into a name, and who puts them there."""
+
+ADAPTER_INFIX = ".base_layer."
+"""What PEFT makes of a layer it has wrapped: `to_q.weight` becomes `to_q.base_layer.weight`."""
+
+_FACTOR = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])(\.|$)")
+_DIGITS = re.compile(r"\.(\d+)(?=\.|$)")
+
+
+def is_adapter_name(name: str) -> bool:
+    """Whether the name belongs to a model that still wears its LoRA."""
+    return ADAPTER_INFIX in name or bool(_FACTOR.search(name))
+
+
+def wrapper_of(name: str) -> tuple[str, str] | None:
+    """The wrapper (prefix, who put it there) found in `name`, if any."""
+    return next(
+        ((prefix, who) for prefix, who in WRAPPERS if name.startswith(prefix) or f".{prefix}" in name), None
+    )
+
+
+def unwrapped(name: str) -> str:
+    """The name as the bare model has it: every wrapper's prefix and infix taken out."""
+    for prefix, _ in WRAPPERS:
+        name = name.removeprefix(prefix).replace(f".{prefix}", ".")
+    return name.replace(ADAPTER_INFIX, ".")
+
+
+def summarise(names: Iterable[str], most: int = 4) -> str:
+    """Say many names in one line, in their order: `blocks.{0..3}.attn1.{to_q, to_k}.{weight, bias}`.
+
+    Numbers that vary become ranges; modules of one parent with the same tensors are written together.
+    """
+    groups: dict[str, list[tuple[int, ...]]] = {}
+    for name in names:
+        numbers = tuple(int(number) for number in _DIGITS.findall(name))
+        groups.setdefault(_DIGITS.sub(".{}", name), []).append(numbers)
+    patterns = [_with_ranges(pattern, numbers) for pattern, numbers in groups.items()]
+    leaves: dict[str, list[str]] = {}
+    for pattern in patterns:
+        parent, _, leaf = pattern.rpartition(".")
+        leaves.setdefault(parent, []).append(leaf)
+    modules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for parent, found in leaves.items():
+        family, name = _split_module(parent)
+        modules.setdefault((family, tuple(sorted(found, reverse=True))), []).append(name)
+    shown = [
+        ".".join(part for part in (family, _choice(children), _choice(found)) if part)
+        for (family, found), children in modules.items()
+    ]
+    if len(shown) > most:
+        shown[most:] = [f"and {len(shown) - most} more groups"]
+    return ", ".join(shown)
+
+
+def _split_module(path: str) -> tuple[str, str]:
+    """Split off the last module's name, with its index where it has one (`to_out.0`)."""
+    match = re.match(r"^(?:(?P<family>.*)\.)?(?P<name>[^.{}]+(?:\.\d+)?)$", path)
+    return (match["family"] or "", match["name"]) if match else (path, "")
+
+
+def _choice(parts: Iterable[str]) -> str:
+    unique = list(dict.fromkeys(parts))
+    return unique[0] if len(unique) == 1 else "{" + ", ".join(unique) + "}"
+
+
+def _with_ranges(pattern: str, numbers: list[tuple[int, ...]]) -> str:
+    columns = (_range(sorted(set(column))) for column in zip(*numbers, strict=True))
+    return re.sub(r"\{\}", lambda _: next(columns), pattern)
+
+
+def _range(values: list[int]) -> str:
+    if len(values) == 1:
+        return str(values[0])
+    if values == list(range(values[0], values[-1] + 1)):
+        return f"{{{values[0]}..{values[-1]}}}"
+    shown = ",".join(map(str, values[:6]))
+    return f"{{{shown}{',...' if len(values) > 6 else ''}}}"

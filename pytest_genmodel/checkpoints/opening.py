@@ -1,0 +1,47 @@
+"""From a path to a checkpoint: which format it is, or what it is instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.component import read_json
+from pytest_genmodel.checkpoints.formats import FORMATS
+from pytest_genmodel.errors import BadInputError
+
+
+class UnreadableCheckpointError(BadInputError):
+    """The path is not a checkpoint that this version reads; says what it is instead."""
+
+
+def open_checkpoint(path: Path, spec: str) -> Checkpoint:
+    """Recognise and open what lies under `path`; weights are read later.
+
+    Args:
+        path: a folder or a file.
+        spec: how the user named it; used in messages and reports.
+
+    Raises:
+        UnreadableCheckpointError: nothing is there, or nothing that is a checkpoint.
+        DamagedFileError: a file that must be read to recognise it is damaged.
+    """
+    if not path.exists():
+        raise UnreadableCheckpointError(f"{spec}: no such file or folder")
+    if path.is_dir() and not any(path.iterdir()):
+        raise UnreadableCheckpointError(f"{spec}: the folder is empty")
+    for module in FORMATS:
+        if module.recognises(path):
+            return module.read(path, spec)
+    raise UnreadableCheckpointError(f"{spec}: {_what_it_is(path)}")
+
+
+def _what_it_is(path: Path) -> str:
+    wanted = "expected model_index.json, a component's config.json, LoRA weights or a .safetensors file"
+    if path.is_file():
+        return f"a {path.suffix or 'nameless'} file is not a checkpoint that is read here; {wanted}"
+    if (path / "config.json").is_file():
+        config = read_json(path / "config.json")
+        what = (config.get("architectures") or [config.get("model_type", "a model of another kind")])[0]
+        return f"a folder of another kind ({what}), not an image-to-video checkpoint; {wanted}"
+    inside = sorted(entry.name for entry in path.iterdir())[:5]
+    return f"not a checkpoint (it holds {', '.join(inside)}); {wanted}"

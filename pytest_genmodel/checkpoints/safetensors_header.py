@@ -1,0 +1,173 @@
+"""The header of a safetensors file, checked to the letter of the format.
+
+The format: 8 bytes little-endian header length N, N bytes of JSON that begin with `{`, then the data, in which
+the tensors lie side by side without hole or overlap
+(https://github.com/huggingface/safetensors#format). The library accepts duplicate tensor names and leading
+white space, both of which let two readers see two different models; this parser does not. Nothing is allocated
+because a header says so: N is checked against the file's size before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F8_E8M0": 8,
+    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
+    "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+
+_RELOAD = "Copy or download the file again, and compare its size and checksum with the source."
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file: `begin` and `end` are absolute byte offsets."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says it holds."""
+
+    path: Path
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of `path`.
+
+    Raises:
+        DamagedFileError: the file is empty, is something else (a git-LFS pointer, a web page), is shorter than
+            its header says, or breaks the format.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(512)
+        _refuse_other_kinds(path, size, start)
+        length = int.from_bytes(start[:8], "little")
+        if length > MAX_HEADER_BYTES:
+            raise _damaged(
+                path, Damage.HEADER, f"header length {length} exceeds the format's {MAX_HEADER_BYTES}", 0
+            )
+        if 8 + length > size:
+            raise _damaged(
+                path,
+                Damage.TRUNCATED,
+                f"the header needs {length} bytes and the file ends after {size - 8} of them",
+                size,
+            )
+        stream.seek(8)
+        raw = stream.read(length)
+    fields = _parse_json(path, raw)
+    metadata = fields.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(path, Damage.HEADER, "__metadata__ is not a map of strings", 8)
+    data_start = 8 + length
+    tensors = {name: _entry(path, name, field, data_start) for name, field in fields.items()}
+    _check_layout(path, tensors, data_start, size)
+    return Header(path, tensors, metadata)
+
+
+def _refuse_other_kinds(path: Path, size: int, start: bytes) -> None:
+    if size == 0:
+        raise _damaged(path, Damage.EMPTY, "the file is empty", 0)
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise DamagedFileError(
+            path,
+            Damage.NOT_WEIGHTS,
+            "a git-LFS pointer, not the weights it points to",
+            action="Run `git lfs pull` in the folder the checkpoint was cloned into.",
+        )
+    if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
+        raise _damaged(path, Damage.NOT_WEIGHTS, "a web page, not weights (a download that was refused?)", 0)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        raise DamagedFileError(
+            path,
+            Damage.NOT_WEIGHTS,
+            "a torch pickle under the name of a safetensors file",
+            action="Convert it with safetensors.torch.save_file, or give it its real ending.",
+        )
+    if size < 8:
+        raise _damaged(path, Damage.TRUNCATED, f"{size} bytes, too short for a safetensors header", size)
+
+
+def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
+    if not raw.startswith(b"{"):
+        raise _damaged(path, Damage.HEADER, "the header does not begin with '{'", 8)
+    try:
+        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        position = getattr(error, "pos", getattr(error, "start", 0))
+        raise _damaged(path, Damage.HEADER, "the header is not valid JSON", 8 + position) from None
+    if not isinstance(fields, dict):
+        raise _damaged(path, Damage.HEADER, "the header is not a JSON object", 8)
+    return fields
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _damaged(path, Damage.HEADER, f"the name {name!r} stands twice in the header", 8)
+        fields[name] = value
+    return fields
+
+
+def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
+    try:
+        dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
+        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise _damaged(path, Damage.HEADER, f"tensor {name!r} lacks a proper dtype, shape or data_offsets", 8)
+    bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None:
+        raise _damaged(path, Damage.HEADER, f"tensor {name!r} has the unknown dtype {dtype!r}", 8)
+    if prod(shape) * bits != (end - begin) * 8:
+        raise _damaged(
+            path,
+            Damage.HEADER,
+            f"tensor {name!r}: {dtype} {list(shape)} is not {end - begin} bytes",
+            data_start + begin,
+        )
+    return TensorEntry(name, dtype, shape, data_start + begin, data_start + end)
+
+
+def _check_layout(path: Path, tensors: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
+    position = data_start
+    for entry in sorted(tensors.values(), key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position:
+            kind = "overlaps its neighbour" if entry.begin < position else "leaves a hole before it"
+            raise _damaged(path, Damage.HEADER, f"tensor {entry.name!r} {kind}", entry.begin)
+        position = entry.end
+    if position > size:
+        raise _damaged(
+            path,
+            Damage.TRUNCATED,
+            f"the header promises {position} bytes and the file has {size}: {position - size} are missing",
+            size,
+        )
+    if position < size:
+        raise _damaged(path, Damage.HEADER, f"{size - position} bytes follow the last tensor", position)
+
+
+def _damaged(path: Path, damage: Damage, what: str, offset: int) -> DamagedFileError:
+    return DamagedFileError(path, damage, what, action=_RELOAD, offset=offset)

@@ -1,0 +1,236 @@
+"""A weight set: the tensors of one component, over however many files, read one at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS, Header, TensorEntry, read_header
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor at rest. `dtype` is spelled as safetensors spells it (F32, BF16, ...)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+
+
+class WeightSet(ABC):
+    """The tensors of one component at rest.
+
+    `tensors` maps names to what is stored under them; `read` gives one tensor on the CPU, in the dtype of the
+    file; `digest` identifies a tensor by dtype, shape and bytes.
+    """
+
+    files: tuple[Path, ...]
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, StoredTensor]
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
+
+    @abstractmethod
+    def read(self, name: str) -> torch.Tensor:
+        """Give the tensor `name` on the CPU, in its stored dtype and shape."""
+
+    def digest(self, name: str) -> str:
+        """Give the sha256 of the tensor `name`; computed once."""
+        if name not in self._digests:
+            from pytest_genmodel.tensors.digest import digest
+
+            self._digests[name] = digest(self.read(name))
+        return self._digests[name]
+
+    def content_digest(self) -> str:
+        """Give one sha256 for the whole set: independent of files, sharding, order and metadata."""
+        from pytest_genmodel.tensors.digest import combine
+
+        return combine((name, self.digest(name)) for name in self.tensors)
+
+
+class SafetensorsWeights(WeightSet):
+    """Tensors of one or more safetensors files.
+
+    Raises:
+        DamagedFileError: a file breaks the format, or two shards hold the same name.
+    """
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        super().__init__()
+        self.files = files
+        headers: dict[Path, Header] = {path: read_header(path) for path in files}
+        self._entries: dict[str, tuple[Path, TensorEntry]] = {}
+        metadata: dict[str, str] = {}
+        for path, header in headers.items():
+            metadata.update(header.metadata)
+            for name, entry in header.tensors.items():
+                if name in self._entries:
+                    raise DamagedFileError(
+                        path,
+                        Damage.INDEX,
+                        f"tensor {name!r} stands in {self._entries[name][0].name} too",
+                        action="Save the checkpoint again: its shards come from two different saves.",
+                    )
+                self._entries[name] = (path, entry)
+        self.metadata = metadata
+        self.tensors = {
+            name: StoredTensor(name, entry.dtype, entry.shape, path)
+            for name, (path, entry) in self._entries.items()
+        }
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read the bytes of `name` into memory of its own: an mmap would break when the file is cut short.
+
+        A sub-byte dtype, which torch cannot hold, comes as its raw bytes.
+        """
+        import torch
+
+        path, entry = self._entries[name]
+        dtype = torch_dtype(entry.dtype)
+        if entry.begin == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        buffer = bytearray(entry.end - entry.begin)
+        with path.open("rb", buffering=0) as stream:
+            stream.seek(entry.begin)
+            view = memoryview(buffer)
+            while view:
+                count = stream.readinto(view)
+                if not count:
+                    raise DamagedFileError(
+                        path,
+                        Damage.TRUNCATED,
+                        f"the file ended inside tensor {name!r} while it was read",
+                        action="Something else is writing to this file; judge it when that is done.",
+                        offset=stream.tell(),
+                    )
+                view = view[count:]
+        tensor = torch.frombuffer(buffer, dtype=dtype)
+        return tensor if DTYPE_BITS[entry.dtype] < 8 else tensor.reshape(entry.shape)
+
+
+class PickledWeights(WeightSet):
+    """Tensors of torch `.bin`/`.pt` files, through torch's restricted unpickler and nothing else.
+
+    Raises:
+        DamagedFileError: torch is older than 2.10, whose restricted unpickler could be broken out of
+            (CVE-2025-32434, CVE-2026-24747), the file is no pickle of tensors, or a tensor claims more than
+            its storage holds.
+    """
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        super().__init__()
+        self.files = files
+        self.metadata = {}
+        self._tensors: dict[str, torch.Tensor] = {}
+        for path in files:
+            self._tensors.update(_load_pickle(path))
+        self.tensors = {
+            name: StoredTensor(name, _safetensors_dtype(tensor.dtype), tuple(tensor.shape), files[0])
+            for name, tensor in self._tensors.items()
+        }
+
+    def read(self, name: str) -> torch.Tensor:
+        """Give the (memory-mapped) tensor `name`."""
+        return self._tensors[name]
+
+
+def open_weights(files: tuple[Path, ...]) -> WeightSet:
+    """Open `files` (all of one container) as one weight set.
+
+    Raises:
+        DamagedFileError: a file is missing, damaged or unsafe.
+    """
+    for path in files:
+        if not path.is_file():
+            raise DamagedFileError(
+                path,
+                Damage.MISSING_FILE,
+                "the file is named and is not there",
+                action="Copy the missing file, or save the checkpoint again into an empty folder.",
+            )
+    if all(path.suffix == ".safetensors" for path in files):
+        return SafetensorsWeights(files)
+    return PickledWeights(files)
+
+
+def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < (2, 10):
+        raise DamagedFileError(
+            path,
+            Damage.PICKLE,
+            f"torch pickles are not read under torch {torch.__version__}: weights_only=True is unsafe there",
+            action="Convert the file to safetensors, or upgrade torch to 2.10 or later.",
+        )
+    if path.stat().st_size == 0:
+        raise DamagedFileError(path, Damage.EMPTY, "the file is empty", action="Save the checkpoint again.")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except Exception as error:  # torch raises whatever the bytes provoke
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DamagedFileError(
+            path,
+            Damage.PICKLE,
+            f"torch's restricted unpickler refused it: {reason}",
+            action="Convert the weights to safetensors where they were trained; no other unpickler is tried.",
+        ) from None
+    tensors = {name: value for name, value in _items(loaded) if isinstance(value, torch.Tensor)}
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise DamagedFileError(
+                path,
+                Damage.PICKLE,
+                f"tensor {name!r} claims {tensor.numel() * tensor.element_size()} bytes "
+                f"of a storage of {tensor.untyped_storage().nbytes()}",
+                action="Do not load this file; ask for a safetensors export.",
+            )
+    return tensors
+
+
+def _items(loaded: object) -> list[tuple[str, object]]:
+    if not isinstance(loaded, Mapping):
+        return []
+    for wrapper in ("state_dict", "module", "model"):
+        inner = loaded.get(wrapper)
+        if isinstance(inner, Mapping):
+            return [(str(name), value) for name, value in inner.items()]
+    return [(str(name), value) for name, value in loaded.items()]
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+_TORCH_NAMES = {
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32",
+    "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32",
+    "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
+}  # fmt: skip
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Give torch's dtype for a safetensors dtype name; uint8 for those torch cannot hold (sub-byte floats)."""
+    import torch
+
+    dtype = getattr(torch, _TORCH_NAMES.get(name, "uint8"), torch.uint8)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _safetensors_dtype(dtype: torch.dtype) -> str:
+    spelled = str(dtype).removeprefix("torch.")
+    return next((name for name, torch_name in _TORCH_NAMES.items() if torch_name == spelled), spelled)

@@ -1,0 +1,93 @@
+"""The suite as pytest items: `genmodel::checkpoint::coverage`, one set for each candidate.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_genmodel.suite import SUITE, Claim
+
+if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionInfo, TerminalRepr
+
+    from pytest_genmodel.session import GenmodelSession
+
+ROOT = "genmodel"
+
+
+class GenmodelCollector(pytest.Collector):
+    """The root of the built-in suite; it stands for no file."""
+
+    def __init__(self, *, genmodel: GenmodelSession, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.genmodel = genmodel
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        """One collector for each group of claims."""
+        for group in SUITE:
+            yield GenmodelGroup.from_parent(self, name=group, genmodel=self.genmodel)
+
+
+class GenmodelGroup(pytest.Collector):
+    """A group of claims: checkpoint, round_trip, sampling, training."""
+
+    def __init__(self, *, genmodel: GenmodelSession, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.genmodel = genmodel
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """The group's claims, for one candidate after the other."""
+        several = len(self.genmodel.labels) > 1
+        for index, label in enumerate(self.genmodel.labels):
+            for claim in SUITE[self.name]:
+                name = f"{claim.name}[{label}]" if several else claim.name
+                yield GenmodelItem.from_parent(
+                    self, name=name, claim=claim, candidate=index, genmodel=self.genmodel
+                )
+
+
+class GenmodelItem(pytest.Item):
+    """One claim about one candidate.
+
+    It is judged while pytest sets the item up, so that what cannot be judged is an error in pytest's terms; what
+    was found is raised as a failure when the item is called.
+    """
+
+    def __init__(self, *, claim: Claim, candidate: int, genmodel: GenmodelSession, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.claim = claim
+        self.candidate = candidate
+        self.genmodel = genmodel
+        self.add_marker("genmodel")
+        self.extra_keyword_matches.add(claim.invariant)
+
+    def setup(self) -> None:
+        """Judge the claim."""
+        from pytest_genmodel.outcomes import judge_item
+
+        if self.claim.extra and importlib.util.find_spec(self.claim.extra[0]) is None:
+            package, extra = self.claim.extra
+            pytest.skip(f"{package} is not installed (pip install 'pytest-genmodel[{extra}]')")
+        judge_item(self, self.genmodel, self.candidate, self.claim.invariant, dict(self.claim.parameters))
+
+    def runtest(self) -> None:
+        """Raise what was found."""
+        from pytest_genmodel.outcomes import raise_failures
+
+        raise_failures(self)
+
+    def repr_failure(self, excinfo: ExceptionInfo[BaseException], style: Any = None) -> str | TerminalRepr:
+        """The verdict's own words, without a traceback."""
+        if isinstance(excinfo.value, pytest.fail.Exception):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Name the item as its id does."""
+        return self.path, None, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"

@@ -1,0 +1,1 @@
+"""What findings are made of: rules, causes, and one observed fault as data."""

@@ -1,0 +1,54 @@
+"""A finding: one observed fault, as data that every view of a report can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_genmodel.diagnosis.rules import Severity, rule_for
+
+MOST_NAMES = 200
+"""Names that one finding lists; the count is always complete."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One observed fault.
+
+    `location` is the exact tensor name, `file.json:key`, `step 3` or `frame 5`. `severity` and `action` default
+    to the rule's. `evidence` holds plain JSON values. Raises BadInputError for an unknown code.
+    """
+
+    code: str
+    message: str
+    component: str | None = None
+    location: str | None = None
+    severity: Severity | None = None
+    cause: str | None = None
+    action: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rule = rule_for(self.code)
+        object.__setattr__(self, "severity", Severity(self.severity or rule.severity))
+        object.__setattr__(self, "action", self.action or rule.action)
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as the report's schema spells it."""
+        return {
+            "code": self.code,
+            "title": rule_for(self.code).summary,
+            "severity": Severity(self.severity or Severity.ERROR).value,
+            "component": self.component,
+            "location": self.location,
+            "message": self.message,
+            "cause": self.cause,
+            "action": self.action,
+            "evidence": dict(self.evidence),
+        }
+
+
+def name_evidence(names: list[str]) -> dict[str, Any]:
+    """Evidence for a finding about many tensors: how many, and the first of them."""
+    return {"count": len(names), "tensors": names[:MOST_NAMES]}

@@ -1,0 +1,114 @@
+"""The fixtures: `candidate`, `reference`, `probe`, `genmodel`; nothing is loaded before it is touched.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from pytest_genmodel.markers import CLAIM_FIXTURE, TARGET_FIXTURE
+
+if TYPE_CHECKING:
+    from pytest_genmodel.invariants.context import Context
+    from pytest_genmodel.pipelines.pipeline import Pipeline
+    from pytest_genmodel.pipelines.probe import Probe
+    from pytest_genmodel.session import GenmodelSession
+
+SESSION: pytest.StashKey[GenmodelSession] = pytest.StashKey()
+"""The run's session, on pytest's config."""
+
+Opened = TypeVar("Opened")
+
+
+@pytest.fixture(scope="session", name=TARGET_FIXTURE)
+def genmodel_target(request: pytest.FixtureRequest) -> int:
+    """Which candidate a test is about: parametrized where there are several."""
+    session = request.config.stash[SESSION]
+    if not session.labels:
+        reason = "no candidate was given (--genmodel-ckpt=SPEC)"
+        if session.settings.strict:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return int(getattr(request, "param", 0))
+
+
+@pytest.fixture(scope="session")
+def genmodel(request: pytest.FixtureRequest, _genmodel_target: int) -> Context:
+    """The session's context: candidate, reference, probe, policy; what an invariant is given."""
+    return request.config.stash[SESSION].context(_genmodel_target)
+
+
+@pytest.fixture(scope="session")
+def genmodel_candidate(genmodel: Context) -> Pipeline:
+    """The pipeline being judged."""
+    return _opened(lambda: genmodel.candidate)
+
+
+@pytest.fixture(scope="session")
+def genmodel_reference(request: pytest.FixtureRequest) -> Pipeline:
+    """The pipeline that is trusted; the test is skipped where none was given."""
+    session = request.config.stash[SESSION]
+    if session.settings.reference is None:
+        reason = "no reference was given (--genmodel-ref=SPEC)"
+        if session.settings.strict:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    spec = session.settings.reference
+    return _opened(lambda: session.pipeline(spec))
+
+
+@pytest.fixture(scope="session")
+def candidate(genmodel_candidate: Pipeline) -> Pipeline:
+    """The pipeline being judged; a fixture of this name in a project takes its place."""
+    return genmodel_candidate
+
+
+@pytest.fixture(scope="session")
+def reference(genmodel_reference: Pipeline) -> Pipeline:
+    """The pipeline that is trusted; a fixture of this name in a project takes its place."""
+    return genmodel_reference
+
+
+@pytest.fixture(scope="session")
+def probe(genmodel: Context) -> Probe:
+    """The fixed inputs of the run."""
+    return _opened(lambda: genmodel.probe)
+
+
+@pytest.fixture(name=CLAIM_FIXTURE)
+def genmodel_claim(request: pytest.FixtureRequest, _genmodel_target: int) -> None:
+    """Judge the claim of the test's marker while the test is set up."""
+    from pytest_genmodel.outcomes import judge_item
+
+    name, parameters = request.param
+    judge_item(request.node, request.config.stash[SESSION], _genmodel_target, name, parameters)
+
+
+@pytest.fixture(autouse=True)
+def _genmodel_residency(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let two pipelines be resident for a test that asks for both."""
+    session = request.config.stash.get(SESSION, None)
+    names = set(request.fixturenames)
+    both = bool(names & {"candidate", "genmodel_candidate"}) and bool(
+        names & {"reference", "genmodel_reference"}
+    )
+    if session is None or not both:
+        yield
+        return
+    session.residency.limit = 2
+    yield
+    session.residency.limit = 1
+
+
+def _opened(open_: Callable[[], Opened]) -> Opened:
+    """Open a checkpoint for a fixture; bad input is an error of one line, not our traceback."""
+    from pytest_genmodel.errors import GenmodelError
+
+    try:
+        return open_()
+    except GenmodelError as error:
+        pytest.fail(str(error), pytrace=False)

@@ -1,0 +1,101 @@
+"""What an invariant is given: candidate, reference, probe, policy, and a place to work."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.invariants.contract import Contract, contract_for
+from pytest_genmodel.invariants.registry import Level
+from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.probe import Probe
+
+
+class DoesNotApplyError(GenmodelError):
+    """Raised by an invariant that does not apply: the verdict is skipped, with this reason."""
+
+
+class CannotJudgeError(GenmodelError):
+    """Raised by an invariant that applies and cannot be judged: the verdict is inconclusive, with this reason."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a run judges: the expectation (None: none was stated), the level, and whether warnings fail."""
+
+    expect: str | None = None
+    level: Level = Level.QUICK
+    strict: bool = False
+
+
+@dataclass
+class Context:
+    """The session's view of one candidate.
+
+    `measurements` collects numbers for the report; each judged invariant gets a context with an empty one.
+    """
+
+    label: str
+    candidate_source: Callable[[], Pipeline]
+    reference_source: Callable[[], Pipeline] | None
+    probe_source: Callable[[], Probe]
+    policy: Policy
+    workdir: Path
+    measurements: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def candidate(self) -> Pipeline:
+        """The pipeline being judged; opened on first use."""
+        return self.candidate_source()
+
+    @property
+    def reference(self) -> Pipeline:
+        """What is trusted.
+
+        Raises:
+            DoesNotApplyError: no reference was given.
+        """
+        if self.reference_source is None:
+            raise DoesNotApplyError("no reference was given (--genmodel-ref)")
+        return self.reference_source()
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a reference was given."""
+        return self.reference_source is not None
+
+    @property
+    def probe(self) -> Probe:
+        """The fixed inputs of the run."""
+        return self.probe_source()
+
+    @property
+    def contract(self) -> Contract:
+        """Which components may differ from the reference, by the stated expectation."""
+        return contract_for(self.policy.expect, self.candidate.family.denoiser)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the level asks for samples even where equality was proven without them."""
+        return self.policy.level is Level.FULL
+
+    def measure(self, **values: Any) -> None:
+        """Add numbers (or short texts) to the verdict's measurements."""
+        self.measurements.update(values)
+
+    def skip(self, reason: str) -> NoReturn:
+        """Say that the invariant does not apply."""
+        raise DoesNotApplyError(reason)
+
+    def cannot_judge(self, reason: str) -> NoReturn:
+        """Say that the invariant applies and cannot be judged."""
+        raise CannotJudgeError(reason)
+
+    def work_folder(self, name: str) -> Path:
+        """A new empty folder that is removed when the session ends."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.workdir))

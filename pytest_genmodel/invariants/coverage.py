@@ -1,0 +1,337 @@
+"""coverage: every tensor that lives in the loaded model is what its file holds, and every file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pytest_genmodel.checkpoints.checkpoint import Adapter
+from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.names import is_adapter_name, summarise, unwrapped, wrapper_of
+from pytest_genmodel.checkpoints.weights import WeightSet
+from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.damage import damage_finding
+from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.tokens import tokenizer_findings
+from pytest_genmodel.pipelines.adapters import ADAPTER_NAME
+from pytest_genmodel.pipelines.loading import LoadError, skeleton
+from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
+
+
+@invariant
+def coverage(context: Context) -> Iterator[Finding]:
+    """Every tensor in the loaded model equals its file; nothing is unbacked, on meta, unread or stale.
+
+    Never trusts a loader's report: the resident tensors, buffers included, are compared with the bytes at rest.
+    A lossless or requested cast is followed: a tensor loaded in float16 must equal the stored one cast once.
+    """
+    try:
+        candidate = context.candidate
+    except DamagedFileError as error:
+        yield damage_finding(error)
+        return
+    checked = 0
+    for name, cls in candidate.checkpoint.foreign.items():
+        yield Finding(
+            "GM104",
+            f"the model index names {cls}, a class of neither diffusers nor transformers; it was not imported",
+            component=name,
+            location=f"model_index.json:{name}",
+        )
+    for name, component in candidate.checkpoint.components.items():
+        try:
+            yield from _layout(component)
+            if component.has_weights:
+                found = list(_component(candidate, component))
+                checked += len(component.weights.tensors)
+                yield from found
+            elif "tokenizer" in name.lower():
+                yield from tokenizer_findings(candidate, name)
+            elif _should_have_weights(component):
+                yield Finding(
+                    "GM103",
+                    f"the folder of {component.class_name} holds no weights",
+                    component=name,
+                    location=f"{name}/",
+                )
+        except DamagedFileError as error:
+            yield damage_finding(error, name)
+        except LoadError as error:
+            yield Finding("GM108", error.reason, component=name, location=f"{name}/")
+    if candidate.checkpoint.adapter is not None:
+        checked += len(candidate.checkpoint.adapter.weights.tensors)
+        yield from _adapter(candidate, candidate.checkpoint.adapter)
+    context.measure(tensors_compared=checked)
+    if not checked:
+        context.cannot_judge("no tensor was compared: the checkpoint holds no weights that could be read")
+
+
+def _layout(component: Component) -> Iterator[Finding]:
+    for stale in component.second_sets:
+        read = component.file_sets[0]
+        newer = max(p.stat().st_mtime for p in stale.files) > max(p.stat().st_mtime for p in read.files)
+        yield Finding(
+            "GM105",
+            f"{component.library} reads {read.name} and passes over {stale.name}"
+            + (", which is newer" if newer else ""),
+            component=component.name,
+            location=stale.name,
+            evidence={"read": read.name, "passed_over": stale.name, "passed_over_is_newer": newer},
+        )
+    for path in component.unread_files:
+        yield Finding(
+            "GM106",
+            f"{path.name} lies beside the weights and nobody reads it",
+            component=component.name,
+            location=path.name,
+        )
+
+
+def _should_have_weights(component: Component) -> bool:
+    """Models have a config.json; schedulers, tokenizers and processors have files of other names."""
+    return component.config_path is not None and component.config_path.name == "config.json"
+
+
+def _component(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
+    stored = component.weights
+    try:
+        loaded = pipeline.loaded(component.name)
+    except LoadError as error:
+        module = skeleton(component)
+        tensors = residents(module)
+        yield from _shapes(component.name, tensors, stored)
+        yield from _names(component.name, module, tensors, stored)
+        yield Finding("GM108", error.reason, component=component.name, location=f"{component.name}/")
+        return
+    tensors = residents(loaded.module)
+    yield from _names(component.name, loaded.module, tensors, stored)
+    yield from _values(component.name, tensors, stored)
+
+
+def _shapes(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:
+    for tensor, resident in tensors.items():
+        at_rest = stored.tensors.get(tensor)
+        if at_rest is not None and at_rest.shape != tuple(resident.tensor.shape):
+            yield Finding(
+                "GM204",
+                f"{tensor} is {list(at_rest.shape)} in {at_rest.file.name} and the configuration makes it "
+                f"{list(resident.tensor.shape)}",
+                component=name,
+                location=tensor,
+                evidence={"stored": list(at_rest.shape), "model": list(resident.tensor.shape)},
+            )
+
+
+def _names(
+    name: str, module: object, tensors: Mapping[str, Resident], stored: WeightSet
+) -> Iterator[Finding]:
+    unbacked = [
+        tensor
+        for tensor, resident in tensors.items()
+        if tensor not in stored.tensors and resident.role is not Role.TRANSIENT
+    ]
+    unbacked = _without_ties(unbacked, tensors, stored)
+    unread = [tensor for tensor in stored.tensors if tensor not in tensors]
+    unread = _without_ignored(unread, module)
+    unbacked, unread = _without_renamed(unbacked, unread, tensors, stored)
+    if not unbacked and not unread:
+        return
+    wrapped = [tensor for tensor in unread if is_adapter_name(tensor)]
+    prefixed = [tensor for tensor in unread if wrapper_of(tensor) is not None]
+    cause = None
+    if wrapped:
+        yield _adapter_wrapped(name, wrapped, unbacked, tensors, stored)
+        cause = "the file was saved while a LoRA was attached (GM203)"
+        unread = [tensor for tensor in unread if tensor not in wrapped]
+        unbacked = [tensor for tensor in unbacked if tensor not in set(map(unwrapped, wrapped))]
+    elif prefixed:
+        prefix, who = wrapper_of(prefixed[0]) or ("", "")
+        yield Finding(
+            "GM205",
+            f"{len(prefixed)} stored names carry {prefix!r}, which {who} puts there; "
+            f"{len(unbacked)} tensors of the model are not backed by the file",
+            component=name,
+            location=prefixed[0],
+            cause=f"the wrapped model was saved, not the model inside it ({who})",
+            evidence={"prefix": prefix, **name_evidence(prefixed)},
+        )
+        cause = f"the names in the file carry {prefix!r} (GM205)"
+        unread = [tensor for tensor in unread if tensor not in prefixed]
+        unbacked = [tensor for tensor in unbacked if tensor not in set(map(unwrapped, prefixed))]
+    if unbacked:
+        yield _unbacked(name, unbacked, tensors, cause)
+    if unread:
+        yield Finding(
+            "GM202",
+            f"{len(unread)} stored tensors have no place in the model: {summarise(unread)}",
+            component=name,
+            location=unread[0],
+            cause=cause,
+            evidence=name_evidence(unread),
+        )
+
+
+def _adapter_wrapped(
+    name: str,
+    wrapped: list[str],
+    unbacked: list[str],
+    tensors: Mapping[str, Resident],
+    stored: WeightSet,
+) -> Finding:
+    bases = [tensor for tensor in wrapped if ".base_layer." in tensor]
+    stored_bare = set(map(unwrapped, bases))
+    targets = [tensor for tensor in unbacked if tensor in stored_bare] or unbacked
+    state = _state_of(targets, tensors)
+    factors = len(wrapped) - len(bases)
+    message = (
+        f"the file is adapter-wrapped ({len(bases)} tensors named *.base_layer.*, {factors} LoRA factors) and was "
+        f"read into a bare model: {len(targets)} tensors are {state}: {summarise(targets)}"
+        if targets
+        else f"{factors} LoRA factors lie in the file of a bare model, which passes over them"
+    )
+    return Finding(
+        "GM203",
+        message,
+        component=name,
+        location=targets[0] if targets else wrapped[0],
+        cause="the transformer was saved while its LoRA was still attached, and was loaded without it; the loader "
+        "reports missing keys as a log line at most (zai-org/CogVideo issue 374)",
+        evidence={
+            "base_layers": len(bases),
+            "lora_factors": factors,
+            "stored_as": wrapped[:4],
+            **name_evidence(targets),
+        },
+    )
+
+
+def _unbacked(name: str, unbacked: list[str], tensors: Mapping[str, Resident], cause: str | None) -> Finding:
+    return Finding(
+        "GM201",
+        f"{len(unbacked)} of {len(tensors)} tensors are in no file and are {_state_of(unbacked, tensors)}: "
+        f"{summarise(unbacked)}",
+        component=name,
+        location=unbacked[0],
+        cause=cause or "the file holds a part of the state dict only, or names them otherwise",
+        evidence=name_evidence(unbacked),
+    )
+
+
+def _state_of(names: Iterable[str], tensors: Mapping[str, Resident]) -> str:
+    on_meta = any(tensors[name].tensor.is_meta for name in names if name in tensors)
+    if on_meta:
+        return "without memory (torch's meta device; used anyway, they give whatever lay in memory)"
+    return "random (freshly initialised)"
+
+
+def _without_ties(unbacked: list[str], tensors: Mapping[str, Resident], stored: WeightSet) -> list[str]:
+    """A tied tensor is backed when any of its names is stored."""
+    backed = {
+        name
+        for group in tie_groups(tensors)
+        if any(member in stored.tensors for member in group)
+        for name in group
+    }
+    return [name for name in unbacked if name not in backed]
+
+
+def _without_ignored(unread: list[str], module: object) -> list[str]:
+    """Drop what the class itself declares as not its own (the decoder in a T5 encoder's file)."""
+    import re
+
+    patterns = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    return [name for name in unread if not any(re.search(pattern, name) for pattern in patterns)]
+
+
+def _without_renamed(
+    unbacked: list[str], unread: list[str], tensors: Mapping[str, Resident], stored: WeightSet
+) -> tuple[list[str], list[str]]:
+    """Pair names that the library itself translates while loading: equal content settles it."""
+    from pytest_genmodel.tensors.digest import digest
+
+    if not unbacked or not unread:
+        return unbacked, unread
+    by_content: dict[str, list[str]] = {}
+    for name in unread:
+        by_content.setdefault(stored.digest(name), []).append(name)
+    renamed: set[str] = set()
+    for name in unbacked:
+        tensor = tensors[name].tensor
+        if not tensor.is_meta and (sources := by_content.get(digest(tensor))):
+            renamed.update((name, sources.pop(0)))
+    return [n for n in unbacked if n not in renamed], [n for n in unread if n not in renamed]
+
+
+def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:
+    from pytest_genmodel.tensors import bitwise, compare
+
+    for tensor_name, resident in tensors.items():
+        tensor = resident.tensor
+        if tensor_name not in stored.tensors or tensor.is_meta:
+            continue
+        at_rest = stored.read(tensor_name)
+        comparison = compare(tensor.cpu(), at_rest.to(tensor.dtype), bitwise)
+        if not comparison.passed:
+            looks = f"; it looks like this: {comparison.likeness.text}" if comparison.likeness else ""
+            yield Finding(
+                "GM303",
+                f"{tensor_name} in the loaded model is not what {stored.tensors[tensor_name].file.name} holds "
+                f"(relative difference {comparison.relative_difference:.2g}){looks}",
+                component=name,
+                location=tensor_name,
+                cause=comparison.likeness.hint if comparison.likeness else None,
+            )
+        elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            yield Finding(
+                "GM304",
+                f"{tensor_name}: {count} of {tensor.numel()} values are NaN or Inf",
+                component=name,
+                location=tensor_name,
+                evidence={"count": count},
+            )
+
+
+def _adapter(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
+    from pytest_genmodel.tensors.digest import digest
+
+    denoiser = pipeline.family.denoiser
+    live = residents(getattr(pipeline.diffusers, denoiser))
+    attached = {
+        name.replace(f".{ADAPTER_NAME}.", ".").removesuffix(f".{ADAPTER_NAME}"): resident.tensor
+        for name, resident in live.items()
+        if ADAPTER_NAME in name
+    }
+    factors = [name for name in adapter.weights.tensors if not name.endswith(".alpha")]
+    absent = [
+        name
+        for name in factors
+        if (tensor := attached.get(_bare(name, denoiser))) is None
+        or digest(tensor.cpu()) != digest(adapter.weights.read(name).to(tensor.dtype))
+    ]
+    if absent:
+        yield Finding(
+            "GM801",
+            f"{len(absent)} of {len(factors)} factors are not in the loaded model: {summarise(absent)}",
+            component=denoiser,
+            location=absent[0],
+            cause="the names in the file match no layer, and diffusers passes over them with a log line at most",
+            evidence=name_evidence(absent),
+        )
+    ups = [name for name in factors if ".lora_B." in name or ".lora_up." in name]
+    if ups and not any(bool(adapter.weights.read(name).any()) for name in ups):
+        yield Finding("GM802", f"all {len(ups)} lora_B are zero", component=denoiser, location=ups[0])
+    has_alpha = "lora_alpha" in adapter.config or any(n.endswith(".alpha") for n in adapter.weights.tensors)
+    if not has_alpha:
+        yield Finding(
+            "GM803",
+            f"{adapter.file.name} does not say its alpha",
+            component=denoiser,
+            location=f"{adapter.file.name}:lora_alpha",
+        )
+
+
+def _bare(name: str, denoiser: str) -> str:
+    return name.removeprefix("base_model.model.").removeprefix(f"{denoiser}.")

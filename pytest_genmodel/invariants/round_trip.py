@@ -1,0 +1,104 @@
+"""save_load_round_trip: what is saved comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.samples import sample_difference
+from pytest_genmodel.invariants.tokens import token_ids
+from pytest_genmodel.pipelines.effective import differences, runtime_config, schedule
+from pytest_genmodel.pipelines.equality import TensorDifference, tensor_differences
+from pytest_genmodel.pipelines.loading import load_component
+from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.transformations.reload import save_and_reload
+
+
+@invariant
+def save_load_round_trip(context: Context) -> Iterator[Finding]:
+    """Save, load again: weights and buffers by the bit, configuration, schedule, token ids, latents and frames.
+
+    Where all of the former are equal the sample is proven equal and is not computed, unless the level is full.
+    """
+    pipeline = context.candidate
+    if pipeline.checkpoint.adapter is not None:
+        context.skip("the candidate is an adapter; coverage compares its factors with the file")
+    pipeline.require_backed()
+    reloaded = save_and_reload(pipeline, context.work_folder("reload") / "pipeline")
+    found = False
+    for name in pipeline.components:
+        for finding in _component(pipeline, reloaded.checkpoint, name, context.probe.steps):
+            found = True
+            yield finding
+    context.measure(components_compared=len(pipeline.components))
+    if found:
+        return
+    if not context.is_full:
+        context.measure(
+            sample="proven equal: weights, buffers, configuration, schedule and token ids are equal"
+        )
+        return
+    before = pipeline.sample(context.probe)
+    after = reloaded.sample(context.probe, transformation="save and reload")
+    if difference := sample_difference(after, before):
+        yield Finding("GM604", difference.message, location=difference.location, cause=difference.cause)
+
+
+def _component(pipeline: Pipeline, saved: Checkpoint, name: str, steps: int) -> Iterator[Finding]:
+    live = pipeline.component(name)
+    reloaded = load_component(saved.components[name], pipeline.placement).module
+    if pipeline.checkpoint.components[name].has_weights:
+        changed = tensor_differences(live, reloaded)
+        if changed:
+            yield _weights(name, changed)
+    for key, (after, before) in differences(runtime_config(reloaded), runtime_config(live)).items():
+        yield Finding(
+            "GM602",
+            f"{key} was {before!r} and comes back as {after!r}",
+            component=name,
+            location=f"{name}:{key}",
+            evidence={"saved": before, "reloaded": after},
+        )
+    if name == "scheduler":
+        yield from _schedule(live, reloaded, steps)
+    if "tokenizer" in name.lower():
+        before_ids, after_ids = token_ids(live), token_ids(reloaded)
+        if text := next((text for text in before_ids if before_ids[text] != after_ids[text]), None):
+            yield Finding(
+                "GM603",
+                f"{text!r} was {before_ids[text][:8]} and comes back as {after_ids[text][:8]}",
+                component=name,
+                location=f"{name}/",
+            )
+
+
+def _weights(name: str, changed: list[TensorDifference]) -> Finding:
+    first = changed[0]
+    likeness = first.comparison.likeness if first.comparison else None
+    looks = f": {likeness.text}" if likeness else ""
+    return Finding(
+        "GM601",
+        f"{len(changed)} tensors do not survive; {first.name} {first.what} after the reload{looks}",
+        component=name,
+        location=first.name,
+        cause=likeness.hint if likeness else "what is not in the state dict is not saved (persistent=False)",
+        evidence=name_evidence([difference.name for difference in changed]),
+    )
+
+
+def _schedule(live: Any, reloaded: Any, steps: int) -> Iterator[Finding]:
+    import torch
+
+    before, after = schedule(live, steps), schedule(reloaded, steps)
+    for array in before:
+        if array not in after or not torch.equal(before[array], after[array]):
+            yield Finding(
+                "GM602",
+                f"the {array} for {steps} steps come back changed",
+                component="scheduler",
+                location=f"scheduler:{array}",
+            )

@@ -1,0 +1,68 @@
+"""seeded_sampling: the seed decides the sample, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.samples import SampleDifference, content_findings, sample_difference
+from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.sampling import Sample
+from pytest_genmodel.tensors import Tolerance
+from pytest_genmodel.transformations.randomness import other_global_random_state
+
+_STATES = (90_001, 90_002)
+
+
+@invariant
+def seeded_sampling(
+    context: Context,
+    *,
+    seed: int | None = None,
+    steps: int | None = None,
+    frames: int | None = None,
+    tolerance: Tolerance | None = None,
+) -> Iterator[Finding]:
+    """Same seed, same bits, whatever the global random state; another seed, another sample.
+
+    Three pipeline runs when it holds; two more tell a global random state from plain randomness when it fails.
+    `tolerance` (default: bitwise) is the limit between two runs of one seed.
+    """
+    pipeline, probe = context.candidate, context.probe.but(seed=seed, steps=steps, frames=frames)
+    first = pipeline.sample(probe)
+    yield from content_findings(first)
+    with other_global_random_state(_STATES[0]):
+        again = pipeline.sample(probe, transformation="run again in another global random state")
+    difference = sample_difference(again, first, tolerance)
+    if difference is not None:
+        yield _not_repeatable(pipeline, probe, difference, tolerance)
+    other = pipeline.sample(probe.but(seed=probe.seed + 1))
+    if bool((other.latents == first.latents).all()):
+        yield Finding(
+            "GM503",
+            f"the seeds {probe.seed} and {probe.seed + 1} give the same latents in all {probe.steps} steps",
+            location="step 1",
+        )
+    context.measure(steps=probe.steps, frames=len(first.frames), seed=probe.seed)
+
+
+def _not_repeatable(
+    pipeline: Pipeline, probe: Probe, difference: SampleDifference, tolerance: Tolerance | None
+) -> Finding:
+    def run(count: int) -> Sample:
+        with other_global_random_state(_STATES[1]):
+            return pipeline.sample(probe, transformation=f"control run {count} in one global random state")
+
+    follows_global_state = sample_difference(run(1), run(2), tolerance) is None
+    return Finding(
+        "GM502" if follows_global_state else "GM501",
+        f"two runs with seed {probe.seed} differ: {difference.message}",
+        location=difference.location,
+        cause="two runs from one global random state agree: a call draws from the global generator"
+        if follows_global_state
+        else "runs differ even from one global random state: a generator of its own, or a kernel that is not "
+        "deterministic",
+    )

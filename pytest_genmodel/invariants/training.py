@@ -1,0 +1,256 @@
+"""zero_lr_identity and its dual, learning_moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from pytest_genmodel.checkpoints.names import summarise, unwrapped
+from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.coverage import coverage
+from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.samples import sample_difference
+from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_components
+from pytest_genmodel.pipelines.loading import skeleton
+from pytest_genmodel.tensors import Tolerance, default_tolerance
+from pytest_genmodel.training.observer import Observed
+from pytest_genmodel.transformations.train import Trained, train
+
+LARGEST_QUICK = 200_000_000
+"""Denoiser parameters up to which the built-in trainers run at the quick level."""
+
+Trainer = str | Callable[..., Any]
+
+
+@invariant
+def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int = 2) -> Iterator[Finding]:
+    """Train at learning rate zero, save, load: weights and sample are what went in.
+
+    The rate is proven, not believed: every optimizer step of the process is watched. A failure says where the
+    model changed: in the optimizer, while saving, while loading, or in the sample alone.
+    """
+    trained = _train(context, trainer, lr=0.0, steps=steps)
+    observed = trained.observed
+    context.measure(steps=observed.steps, largest_rate=observed.largest_rate, trainer=trained.trainer)
+    yield from _rate_was_zero(observed)
+    yield from _nothing_trained(observed)
+    if observed.moved:
+        yield Finding(
+            "GM702",
+            f"{observed.moved} of {observed.moved + observed.kept} trained parameters changed in memory "
+            f"(largest rate seen: {observed.largest_rate:g})",
+            component=context.candidate.family.denoiser,
+            location="optimizer",
+            cause=_cause_of_movement(observed),
+        )
+    if trained.checkpoint is None:
+        yield _nothing_written(trained)
+        return
+    changed = False
+    for name, difference in _differences(context, trained):
+        if difference.changed or difference.rounded or difference.missing:
+            changed = True
+            if not observed.moved:
+                yield _altered_by_save(name, difference)
+    if changed:
+        return
+    lost = [finding for finding in coverage(_context_of(context, trained)) if finding.code in _LOST]
+    for finding in lost:
+        yield replace(finding, evidence={**finding.evidence, "place": "GM704: the load lost it"})
+    if not lost:
+        yield from _sample(context, trained)
+
+
+@invariant
+def learning_moves(
+    context: Context, *, trainer: Trainer = "full", lr: float = 1e-3, steps: int = 2
+) -> Iterator[Finding]:
+    """Train at a positive rate: exactly the claimed parameters move, and stay finite.
+
+    The dual of zero_lr_identity, which frozen modules and rates that are always zero pass. Claimed is what the
+    optimizer was given, and of a component that was written whole, each of its parameters.
+    """
+    trained = _train(context, trainer, lr=lr, steps=steps)
+    observed = trained.observed
+    context.measure(
+        steps=observed.steps,
+        largest_rate=observed.largest_rate,
+        moved=observed.moved,
+        trainer=trained.trainer,
+    )
+    yield from _nothing_trained(observed)
+    if not all(observed.finite_gradients):
+        yield Finding("GM708", "gradients are NaN or Inf", location="optimizer")
+    if observed.kept and observed.steps:
+        yield Finding(
+            "GM706",
+            f"{observed.kept} of {observed.moved + observed.kept} parameters that the optimizer was given kept "
+            f"every bit (largest rate seen: {observed.largest_rate:g})",
+            component=context.candidate.family.denoiser,
+            location="optimizer",
+            cause="the rate was 0 in every step" if not observed.largest_rate else None,
+        )
+    if trained.checkpoint is None:
+        yield _nothing_written(trained)
+        return
+    if trained.written is not None and trained.written.adapter is not None:
+        yield from _adapter_moved(trained)
+        return
+    yield from _claimed_moved(context, trained)
+
+
+_LOST = {"GM101", "GM103", "GM108", "GM201", "GM202", "GM203", "GM204", "GM205", "GM303", "GM801"}
+
+
+def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trained:
+    pipeline = context.candidate
+    if pipeline.checkpoint.adapter is not None:
+        context.skip("the candidate is an adapter: the trainers start from a whole pipeline")
+    denoiser = pipeline.checkpoint.components[pipeline.family.denoiser]
+    size = sum(prod(tensor.shape) for tensor in denoiser.weights.tensors.values())
+    if size > LARGEST_QUICK and not context.is_full:
+        context.skip(
+            f"the denoiser has {size / 1e9:.2g}e9 parameters: training it needs --genmodel-level=full"
+        )
+    pipeline.require_backed()
+    return train(
+        pipeline, trainer, lr=lr, steps=steps, seed=context.probe.seed, folder=context.work_folder("training")
+    )
+
+
+def _rate_was_zero(observed: Observed) -> Iterator[Finding]:
+    for step, rates in enumerate(observed.rates, start=1):
+        if any(rates):
+            yield Finding(
+                "GM701",
+                f"the optimizer used the rate {max(rates):g} in step {step} of {observed.steps}; 0 was asked for",
+                location=f"step {step}",
+                cause="a default stands in for a value that counts as false (`lr or 1e-4`), or another "
+                "configuration's rate was read",
+                evidence={"rates": [list(step) for step in observed.rates[:20]]},
+            )
+            return
+
+
+def _nothing_trained(observed: Observed) -> Iterator[Finding]:
+    if not observed.steps or not observed.learned:
+        what = "no optimizer took a step" if not observed.steps else "every gradient of every step was zero"
+        yield Finding("GM709", f"{what}, so that the run shows nothing", location="optimizer")
+
+
+def _cause_of_movement(observed: Observed) -> str | None:
+    if observed.largest_rate:
+        return "the rate was not zero (GM701)"
+    if not all(observed.finite_gradients):
+        return "gradients were NaN or Inf, and 0 x Inf is NaN"
+    return "an optimizer that moves at rate zero (Rprop has a minimum step), or code beside the optimizer"
+
+
+def _nothing_written(trained: Trained) -> Finding:
+    return Finding("GM710", trained.problem or "the trainer wrote no checkpoint", location="output")
+
+
+def _differences(context: Context, trained: Trained) -> Iterator[tuple[str, WeightDifference]]:
+    assert trained.checkpoint is not None
+    for name, before in context.candidate.checkpoint.components.items():
+        after = trained.checkpoint.components.get(name)
+        if before.has_weights and after is not None and after.has_weights:
+            yield name, compare_components(after, before)
+
+
+def _altered_by_save(name: str, difference: WeightDifference) -> Finding:
+    names = [*difference.changed, *difference.rounded, *difference.missing]
+    what = "rounded" if difference.rounded else "missing" if difference.missing else "changed"
+    first = difference.changed.get(names[0])
+    looks = f"; {names[0]}: {first.likeness.text}" if first and first.likeness else ""
+    return Finding(
+        "GM703",
+        f"no parameter moved in memory, and {len(names)} tensors of the file are {what}: "
+        f"{summarise(names)}{looks}",
+        component=name,
+        location=names[0],
+        cause=first.likeness.hint if first and first.likeness else None,
+        evidence=name_evidence(names),
+    )
+
+
+def _context_of(context: Context, trained: Trained) -> Context:
+    """The same run, with what was trained as the candidate."""
+    assert trained.checkpoint is not None
+    derived = context.candidate.derive(trained.checkpoint)
+    return replace(context, candidate_source=lambda: derived, measurements={})
+
+
+def _sample(context: Context, trained: Trained) -> Iterator[Finding]:
+    assert trained.checkpoint is not None
+    assert trained.written is not None
+    if trained.written.adapter is None and not context.is_full:
+        context.measure(sample="proven equal: every stored tensor is equal, and the load is faithful")
+        return
+    before = context.candidate.sample(context.probe)
+    derived = context.candidate.derive(trained.checkpoint)
+    after = derived.sample(context.probe, transformation=f"train at zero ({trained.trainer})")
+    placement = context.candidate.placement
+    limit: Tolerance = default_tolerance(placement.torch_dtype, placement.device.split(":")[0])
+    if difference := sample_difference(after, before, limit):
+        yield Finding("GM705", difference.message, location=difference.location, cause=difference.cause)
+
+
+def _adapter_moved(trained: Trained) -> Iterator[Finding]:
+    assert trained.written is not None
+    assert trained.written.adapter is not None
+    weights = trained.written.adapter.weights
+    ups = [name for name in weights.tensors if ".lora_B." in name]
+    still = [name for name in ups if not bool(weights.read(name).any())]
+    if still:
+        yield Finding(
+            "GM706",
+            f"{len(still)} of {len(ups)} lora_B are zero in the file: {summarise(still)}",
+            location=still[0],
+            evidence=name_evidence(still),
+        )
+    yield from _not_finite("adapter", weights)
+
+
+def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
+    denoiser = context.candidate.family.denoiser
+    claimed = {
+        name for name, _ in skeleton(context.candidate.checkpoint.components[denoiser]).named_parameters()
+    }
+    for name, difference in _differences(context, trained):
+        moved = {unwrapped(tensor) for tensor in difference.changed}
+        if name == denoiser:
+            if kept := sorted(claimed - moved - set(difference.missing)):
+                yield Finding(
+                    "GM706",
+                    f"{len(kept)} of {len(claimed)} parameters are in the file as they went in: {summarise(kept)}",
+                    component=name,
+                    location=kept[0],
+                    evidence=name_evidence(kept),
+                )
+            moved -= claimed
+            yield from _not_finite(name, trained.checkpoint.components[name].weights)  # type: ignore[union-attr]
+        if moved:
+            names = sorted(moved)
+            yield Finding(
+                "GM707",
+                f"{len(names)} tensors changed that are not trained: {summarise(names)}",
+                component=name,
+                location=names[0],
+                evidence=name_evidence(names),
+            )
+
+
+def _not_finite(component: str, weights: Any) -> Iterator[Finding]:
+    names = [name for name in weights.tensors if not bool(weights.read(name).isfinite().all())]
+    if names:
+        yield Finding(
+            "GM708",
+            f"{len(names)} tensors hold NaN or Inf: {summarise(names)}",
+            component=component,
+            location=names[0],
+            evidence=name_evidence(names),
+        )

@@ -1,0 +1,1 @@
+"""From a checkpoint to a live pipeline: loading, families, probes, sampling, tiny pipelines."""

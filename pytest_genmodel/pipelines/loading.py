@@ -1,0 +1,83 @@
+"""One component from rest to memory, the way a user's own `from_pretrained` does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.pipelines.library import class_named, dtype_keyword, quiet
+from pytest_genmodel.pipelines.placement import Placement
+from pytest_genmodel.pipelines.residents import align, on_meta
+
+
+class LoadError(GenmodelError):
+    """The library itself refused the component; `reason` is the first line of what it said."""
+
+    def __init__(self, component: str, reason: str) -> None:
+        super().__init__(f"{component} does not load: {reason}")
+        self.component = component
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A live component, what the library logged while it loaded, and which of its tensors have no memory."""
+
+    module: Any
+    log: tuple[str, ...]
+    meta: tuple[str, ...]
+
+
+def load_component(component: Component, placement: Placement) -> Loaded:
+    """Load with the class that the checkpoint names, from the local folder only, without remote code.
+
+    A model that has tensors on meta stays where it is: moving it would raise and hide the finding.
+
+    Raises:
+        LoadError: the library refused, or has no such class.
+        DamagedFileError: the component's files cannot be read.
+    """
+    cls = class_named(component.library, component.class_name)
+    arguments: dict[str, Any] = {"local_files_only": True}
+    if component.has_weights:
+        arguments[dtype_keyword(component.library)] = placement.torch_dtype
+        if component.variant:
+            arguments["variant"] = component.variant
+        if component.library == "diffusers" and component.file_sets[0].container == "bin":
+            arguments["use_safetensors"] = False
+    with quiet() as log:
+        try:
+            module = cls.from_pretrained(str(component.folder), **arguments)
+        except Exception as error:  # whatever a library raises for a bad file is the finding's text
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[0] if lines else type(error).__name__
+            raise LoadError(component.name, reason.replace(str(component.folder), component.name)) from error
+    meta: tuple[str, ...] = ()
+    if component.has_weights:
+        meta = on_meta(module)
+        module.eval()
+        align(module)
+        if not meta:
+            module.to(placement.device)
+    return Loaded(module, tuple(log), meta)
+
+
+def skeleton(component: Component) -> Any:
+    """Build the component's model from its configuration without memory (meta device).
+
+    Raises:
+        LoadError: the configuration does not make a model.
+    """
+    import torch
+
+    cls = class_named(component.library, component.class_name)
+    with quiet(), torch.device("meta"):
+        try:
+            if component.library == "diffusers":
+                return cls.from_config(dict(component.config))
+            return cls(cls.config_class.from_dict(dict(component.config)))
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise LoadError(component.name, f"its configuration makes no model ({reason})") from error

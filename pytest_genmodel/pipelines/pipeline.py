@@ -1,0 +1,197 @@
+"""A pipeline: one checkpoint, live as far as anyone has asked for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from typing import Any
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.errors import BadInputError, GenmodelError
+from pytest_genmodel.pipelines.adapters import attach
+from pytest_genmodel.pipelines.families import family_of
+from pytest_genmodel.pipelines.library import class_named, quiet
+from pytest_genmodel.pipelines.loading import Loaded, load_component
+from pytest_genmodel.pipelines.placement import Placement
+from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.residency import Residency
+from pytest_genmodel.pipelines.sampling import Progress, Sample, Samples, run_pipeline, silent
+
+
+class UnbackedError(GenmodelError):
+    """Tensors of the pipeline have no memory: whatever is done with it shows what lay there before."""
+
+
+class Pipeline:
+    """A checkpoint as a live diffusers pipeline; components are loaded when first touched.
+
+    The live objects are `pipeline.diffusers` (the whole) and `pipeline.component(name)`. Treat them as read
+    only: they are shared, and samples are remembered by content.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        *,
+        residency: Residency | None = None,
+        samples: Samples | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.family = family_of(checkpoint)
+        self.placement = placement
+        self.residency = residency or Residency()
+        self.samples = samples or Samples()
+        self.progress = progress
+        self._loaded: dict[str, Loaded] = {}
+        self._keys: dict[str, str] = {}
+        self._diffusers: Any = None
+
+    @property
+    def spec(self) -> str:
+        """How the user named the checkpoint."""
+        return self.checkpoint.spec
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the components, as the checkpoint lists them."""
+        return tuple(self.checkpoint.components)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the checkpoint is: a sha256 over class, arguments, adapter and the content of every component."""
+        outer = hashlib.sha256(f"{self.checkpoint.pipeline_class}".encode())
+        outer.update(repr(sorted(self.checkpoint.pipeline_arguments.items())).encode())
+        for name, component in sorted(self.checkpoint.components.items()):
+            outer.update(f"\n{name}={component.content_digest}".encode())
+        if self.checkpoint.adapter:
+            outer.update(f"\nadapter={self._adapter_digest}".encode())
+        return outer.hexdigest()
+
+    @property
+    def known_digest(self) -> str | None:
+        """The digest, where something has needed it already; computing it reads every weight."""
+        digest: str | None = self.__dict__.get("digest")
+        return digest
+
+    @property
+    def _adapter_digest(self) -> str:
+        adapter = self.checkpoint.adapter
+        if adapter is None:
+            return ""
+        return f"{adapter.weights.content_digest()}{sorted(adapter.config.items())!r}"
+
+    def loaded(self, name: str) -> Loaded:
+        """Give the component `name` with what was said while it loaded; loads it the first time.
+
+        Raises:
+            BadInputError: the pipeline has no such component.
+            LoadError: the library refuses it.
+            DamagedFileError: its files cannot be read.
+        """
+        if name not in self.checkpoint.components:
+            raise BadInputError(
+                f"{self.spec} has no component {name!r} (it has {', '.join(self.components)})"
+            )
+        if name not in self._loaded:
+            keys = () if self.residency.is_alone(self) else tuple(map(self._key, self.components))
+            self.residency.enter(self, keys)
+            shared = self.residency.find(self._key(name)) if keys else None
+            component = self.checkpoint.components[name]
+            self._loaded[name] = shared or load_component(component, self.placement)
+        return self._loaded[name]
+
+    def component(self, name: str) -> Any:
+        """Give the live component `name` (a module, scheduler or tokenizer); raises as `loaded` does."""
+        return self.loaded(name).module
+
+    @property
+    def diffusers(self) -> Any:
+        """The live diffusers pipeline, adapter attached; raises as `loaded` does.
+
+        Raises:
+            MissingExtraError: the candidate is an adapter and peft is not installed.
+        """
+        if self._diffusers is None:
+            parts = {name: self.component(name) for name in self.components}
+            cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
+            with quiet():
+                live = cls(**parts, **self.checkpoint.pipeline_arguments)
+                if self.checkpoint.adapter:
+                    attach(live, self.checkpoint.adapter)
+            self._diffusers = live
+        return self._diffusers
+
+    def sample(self, probe: Probe, *, transformation: str = "") -> Sample:
+        """Sample once for each probe, transformation and content; the result is shared, do not write into it.
+
+        Args:
+            probe: the inputs.
+            transformation: what was done to the run; another name is another run of the same inputs.
+
+        Raises:
+            UnbackedError: tensors have no memory.
+            LoadError, DamagedFileError: as `loaded`.
+        """
+        key = (self.digest, probe.key, transformation, self.placement.device, self.placement.dtype)
+        return self.samples.get(key, lambda: self._run(probe))
+
+    def require_backed(self) -> None:
+        """Load every component and check that each of its tensors has memory.
+
+        Raises:
+            UnbackedError: names the component and the first tensor that was never loaded.
+        """
+        for name in self.components:
+            if meta := self.loaded(name).meta:
+                raise UnbackedError(
+                    f"{len(meta)} tensors of the {name} were never loaded ({meta[0]} first), and running it would "
+                    "show uninitialised memory (see coverage)"
+                )
+
+    def _run(self, probe: Probe) -> Sample:
+        self.require_backed()
+        return run_pipeline(
+            self.diffusers, self.family, self.checkpoint, probe, self.placement.device, self.progress
+        )
+
+    def derive(self, checkpoint: Checkpoint) -> Pipeline:
+        """A pipeline for another checkpoint under the same conditions; equal components are shared."""
+        return Pipeline(
+            checkpoint,
+            self.placement,
+            residency=self.residency,
+            samples=self.samples,
+            progress=self.progress,
+        )
+
+    def live(self, key: str) -> Loaded | None:
+        """Give the live component of this content key, if it is here."""
+        return next((self._loaded[name] for name in self._loaded if self._key(name) == key), None)
+
+    def release(self, keep: Collection[str] = ()) -> None:
+        """Let go of the live components, but for those whose key is in `keep`."""
+        self._diffusers = None
+        self._loaded = {name: live for name, live in self._loaded.items() if self._key(name) in keep}
+        if not self._loaded:
+            self.residency.leave(self)
+
+    def _key(self, name: str) -> str:
+        """Content, placement, and for what a LoRA is attached to, the LoRA; schedulers have state: never shared."""
+        if name not in self._keys:
+            component = self.checkpoint.components[name]
+            own = str(id(self)) if name == "scheduler" else ""
+            adapter = self._adapter_digest if name in self._adapted else ""
+            self._keys[name] = f"{component.content_digest}{self.placement}{adapter}{own}"
+        return self._keys[name]
+
+    @property
+    def _adapted(self) -> tuple[str, ...]:
+        return (self.family.denoiser,) if self.checkpoint.adapter else ()
+
+    @property
+    def configuration(self) -> Mapping[str, Mapping[str, Any]]:
+        """The stored configuration of each component."""
+        return {name: component.config for name, component in self.checkpoint.components.items()}

@@ -1,0 +1,90 @@
+"""Where and in what precision a pipeline runs, and the controlled conditions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_genmodel.errors import BadInputError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+_STORED = {"F32": "float32", "F64": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+SMALL_MODEL = 50_000_000
+"""Parameters below which a model on the CPU runs under one thread: two threads on busy cores cost up to 90 times
+and change the last bits; a larger model needs them."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`device` as torch spells it (never "auto"), `dtype` one of `DTYPES`."""
+
+    device: str
+    dtype: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch's object."""
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+
+def resolve_placement(device: str, dtype: str, stored_dtype: str) -> Placement:
+    """Settle `auto`: the accelerator if there is one, else the CPU; float32 there, else the stored dtype.
+
+    Args:
+        device: "auto", or a device as torch spells it.
+        dtype: "auto" or one of `DTYPES`.
+        stored_dtype: the denoiser's dtype at rest, as safetensors spells it.
+
+    Raises:
+        BadInputError: the device does not exist on this machine.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInputError(f"--genmodel-device={device}: this machine has no CUDA device")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise BadInputError("--genmodel-device=mps: this machine has no MPS device")
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else _STORED.get(stored_dtype, "float32")
+    return Placement(device, dtype)
+
+
+@contextmanager
+def controlled(device: str, parameters: int) -> Iterator[None]:
+    """Run under fixed threads and deterministic kernels; everything is put back afterwards.
+
+    Args:
+        device: where the run happens.
+        parameters: size of the model; small ones on the CPU run under one thread.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    matmul_tf32, cudnn_tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        if device == "cpu" and parameters < SMALL_MODEL:
+            torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul_tf32, cudnn_tf32
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,149 @@
+"""The probe: the fixed inputs of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_genmodel.checkpoints.component import read_json
+from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.pipelines.tiny.scene import render
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+    from pytest_genmodel.pipelines.families.base import Family
+
+PROBE_FILE = "probe.json"
+"""A checkpoint folder may say what to ask of it: prompt, guidance, frames, height, width, steps."""
+
+QUICK_STEPS = 4
+QUICK_FRAMES = 9
+FULL_STEPS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What the pipeline is asked for.
+
+    `image` is a float32 tensor (3, height, width) in [0, 1] whose values are multiples of 1/255, so that the
+    picture given to the pipeline is exactly this one; `height` and `width` are pixels, `guidance` is the
+    classifier-free guidance scale.
+    """
+
+    image: torch.Tensor
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    frames: int
+    height: int
+    width: int
+    guidance: float
+
+    @property
+    def key(self) -> str:
+        """A digest of every input: two probes with one key ask the same."""
+        outer = hashlib.sha256(self.image.numpy().tobytes())
+        for field in fields(self):
+            if field.name != "image":
+                outer.update(f"{field.name}={getattr(self, field.name)!r};".encode())
+        return outer.hexdigest()
+
+    def but(self, **changes: Any) -> Probe:
+        """Give this probe with some inputs changed (`probe.but(seed=7)`); None leaves an input as it is.
+
+        Raises:
+            BadInputError: no input has that name.
+        """
+        known = {field.name for field in fields(self)}
+        if unknown := sorted(set(changes) - known):
+            raise BadInputError(f"a probe has no {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def picture(self) -> Image:
+        """The image as PIL, the form that every pipeline takes alike."""
+        from PIL import Image
+
+        array = (self.image * 255).round().to(dtype=_uint8()).permute(1, 2, 0).numpy()
+        return Image.fromarray(array)
+
+
+@dataclass(frozen=True)
+class ProbeWishes:
+    """What the user asked of the probe; None means "as the checkpoint or the family has it"."""
+
+    prompt: str | None = None
+    image: str | None = None
+    seed: int = 0
+    steps: int | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    """Width and height in pixels."""
+
+
+def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, full: bool) -> Probe:
+    """Settle every input: the user's wish first, then the checkpoint's own probe file, then the family's default.
+
+    At the quick level four steps are taken and at most nine frames made (claims about equality need no more);
+    `full` asks for the whole clip.
+
+    Raises:
+        BadInputError: the size or frame count is one that the family cannot make, or the image cannot be read.
+    """
+    path = checkpoint.root / PROBE_FILE
+    stored = read_json(path) if path.is_file() else {}
+    geometry = family.geometry(checkpoint)
+    width, height = wishes.size or (
+        stored.get("width", geometry.width),
+        stored.get("height", geometry.height),
+    )
+    frames = wishes.frames
+    if frames is None:
+        frames = stored.get("frames", geometry.frames)
+        frames = frames if full else min(frames, QUICK_FRAMES)
+    family.check_size(checkpoint, height=height, width=width, frames=frames)
+    return Probe(
+        image=_image(wishes.image, height, width),
+        prompt=wishes.prompt
+        if wishes.prompt is not None
+        else stored.get("prompt", "a red square moves right"),
+        negative_prompt="",
+        seed=wishes.seed,
+        steps=wishes.steps or (stored.get("steps", FULL_STEPS) if full else QUICK_STEPS),
+        frames=frames,
+        height=height,
+        width=width,
+        guidance=stored.get("guidance", family.guidance),
+    )
+
+
+def _image(path: str | None, height: int, width: int) -> torch.Tensor:
+    import numpy as np
+    import torch
+
+    array = render(height, width) if path is None else _read_picture(Path(path), height, width)
+    levels = torch.from_numpy(np.ascontiguousarray(array)).clamp(0, 1).mul(255).round()
+    return levels.div(255).permute(2, 0, 1).contiguous()
+
+
+def _read_picture(path: Path, height: int, width: int) -> Any:
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            resized = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    except (OSError, UnidentifiedImageError) as error:
+        raise BadInputError(f"--genmodel-image={path}: cannot be read as a picture ({error})") from None
+    return np.asarray(resized, dtype=np.float32) / 255.0
+
+
+def _uint8() -> torch.dtype:
+    import torch
+
+    return torch.uint8

@@ -1,0 +1,86 @@
+"""What really lives in a loaded model: every parameter and buffer under every name it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Role(str, Enum):
+    """What a resident tensor is to its module."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    TRANSIENT = "non-persistent buffer"
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A tensor that lives in a model, under one of its names."""
+
+    name: str
+    tensor: torch.Tensor
+    role: Role
+
+    @property
+    def storage(self) -> tuple[int, tuple[int, ...]]:
+        """Equal for two names of one tensor (tied weights)."""
+        return self.tensor.data_ptr(), tuple(self.tensor.shape)
+
+
+def residents(module: torch.nn.Module) -> Mapping[str, Resident]:
+    """List every tensor of `module`, tied names and non-persistent buffers included, in execution order."""
+    persistent = set(module.state_dict(keep_vars=True))
+    found = {
+        name: Resident(name, parameter.detach(), Role.PARAMETER)
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        role = Role.BUFFER if name in persistent else Role.TRANSIENT
+        found[name] = Resident(name, buffer.detach(), role)
+    return found
+
+
+def tie_groups(tensors: Mapping[str, Resident]) -> list[tuple[str, ...]]:
+    """Group the names that share one storage; singletons are left out. Meta tensors share nothing."""
+    groups: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for resident in tensors.values():
+        if not resident.tensor.is_meta and resident.tensor.numel():
+            groups.setdefault(resident.storage, []).append(resident.name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def on_meta(module: torch.nn.Module) -> tuple[str, ...]:
+    """Names of tensors without memory: nothing was ever loaded into them.
+
+    A module that accelerate has offloaded parks its tensors in hooks; those are not missing.
+    """
+    if any(hasattr(part, "_hf_hook") for part in module.modules()):
+        return ()
+    return tuple(name for name, resident in residents(module).items() if resident.tensor.is_meta)
+
+
+def align(module: torch.nn.Module) -> None:
+    """Give every tensor memory of its own.
+
+    A memory-mapped file puts tensors at odd addresses; kernels then take other paths, and a sample changes in
+    its last bits although every weight is equal. Ties survive: one storage gets one copy.
+    """
+    copies: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_meta or not tensor.numel() or tensor.device.type != "cpu":
+            continue
+        key = tensor.data_ptr(), tuple(tensor.shape)
+        if key not in copies:
+            copies[key] = tensor.data.clone()
+        tensor.data = copies[key]
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())

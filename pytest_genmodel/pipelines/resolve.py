@@ -1,0 +1,56 @@
+"""From what a user writes (`outputs/run-17`, `tiny:cogvideox-i2v`, `owner/name`) to a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.pipelines import tiny
+from pytest_genmodel.pipelines.library import quiet
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def resolve(spec: str, workdir: Path) -> Checkpoint:
+    """Find and open the checkpoint `spec`.
+
+    A path wins over a hub id of the same spelling. Hub ids come from the local cache, or are fetched where the
+    hub's offline switch is off; never code, never pickles. Tiny pipelines are written under `workdir`.
+
+    Raises:
+        UnreadableCheckpointError: nothing is there, or nothing that is read here.
+        UnknownTinyPipelineError: no tiny pipeline has the name.
+        DamagedFileError: a file needed to recognise the checkpoint is damaged.
+    """
+    if spec.startswith(tiny.PREFIX):
+        with quiet():
+            return open_checkpoint(tiny.materialise(spec, workdir / "tiny"), spec)
+    path = Path(spec).expanduser()
+    if path.exists() or not _HUB_ID.match(spec):
+        return open_checkpoint(path, spec)
+    return open_checkpoint(_from_hub(spec), spec)
+
+
+def peek(spec: str) -> Checkpoint | None:
+    """Open `spec` where that is cheap (a path); a tiny pipeline's name is only checked. Raises as `resolve`."""
+    if spec.startswith(tiny.PREFIX):
+        tiny.describe(spec)
+    elif Path(spec).expanduser().exists() or not _HUB_ID.match(spec):
+        return open_checkpoint(Path(spec).expanduser(), spec)
+    return None
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnreadableCheckpointError(
+            f"{repository}: no such file or folder, and the hub does not give it ({reason})"
+        ) from None

@@ -1,0 +1,41 @@
+"""Seeded initial weights in which no tensor is dead and no two tensors are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` in float32 on the CPU inside the block; give the caller's random state back after it.
+
+    Only the CPU generator is used: ``torch.manual_seed`` would reach those of every accelerator as well.
+    """
+    import torch
+
+    dtype = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.set_default_dtype(torch.float32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+def wake(module: torch.nn.Module, std: float = 0.02) -> None:
+    """Add N(0, `std`) to every constant parameter of `module`, in place: zero matrices, biases, norm scales.
+
+    A zero matrix hides what lies behind it, and equal tensors can be swapped unseen.
+    """
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if bool((parameter == parameter.flatten()[0]).all()):
+                parameter.add_(torch.randn_like(parameter) * std)

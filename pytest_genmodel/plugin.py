@@ -1,0 +1,220 @@
+"""The pytest plugin: hooks only. Loading it imports nothing heavy; a run without candidates pays nothing.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_genmodel import markers, settings
+from pytest_genmodel.fixtures import (
+    SESSION,
+    _genmodel_residency,
+    candidate,
+    genmodel,
+    genmodel_candidate,
+    genmodel_claim,
+    genmodel_reference,
+    genmodel_target,
+    probe,
+    reference,
+)
+from pytest_genmodel.session import GenmodelSession
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from pytest_genmodel.reports.report import Report
+
+__all__ = [
+    "_genmodel_residency",
+    "candidate",
+    "genmodel",
+    "genmodel_candidate",
+    "genmodel_claim",
+    "genmodel_reference",
+    "genmodel_target",
+    "probe",
+    "reference",
+]
+
+REPORT: pytest.StashKey[Report] = pytest.StashKey()
+SELECTED = "genmodel_selected"
+"""Ids of the suite given on the command line; an option, so that xdist's workers get them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and their ini twins."""
+    settings.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings, check the specs, set up the run's session."""
+    config.addinivalue_line("markers", markers.MARKER_HELP)
+    config.addinivalue_line("markers", "genmodel: an item of pytest-genmodel's built-in suite")
+    session = GenmodelSession(settings.read(config))
+    config.stash[SESSION] = session
+    if not session.settings.candidates:
+        return
+    _take_selected(config)
+    if not hasattr(config, "workerinput"):
+        _check_specs(session)
+    _start_report(config, session)
+
+
+def _check_specs(session: GenmodelSession) -> None:
+    from pytest_genmodel.errors import BadInputError
+
+    try:
+        session.check_specs()
+    except BadInputError as error:
+        session.close()
+        raise pytest.UsageError(str(error)) from None
+
+
+def _take_selected(config: pytest.Config) -> None:
+    """Take ids of the suite out of the arguments, which pytest would look for as files."""
+    from pytest_genmodel.collection import ROOT
+
+    given = [argument for argument in config.args if argument == ROOT or argument.startswith(f"{ROOT}::")]
+    if given and not Path(ROOT).exists():
+        setattr(config.option, SELECTED, given)
+        config.args[:] = [argument for argument in config.args if argument not in given] or [
+            str(config.rootpath)
+        ]
+        config.option.genmodel_only_suite = len(config.args) == 1 and config.args[0] == str(config.rootpath)
+
+
+def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
+    from pytest_genmodel.progress import terminal_progress
+    from pytest_genmodel.reports.report import Report
+
+    session.progress = terminal_progress(config)
+    reference = session.settings.reference
+    config.stash[REPORT] = Report(
+        candidates=[session.describe(index) for index in range(len(session.labels))],
+        reference={"spec": reference} if reference else None,
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Add the built-in suite to what the session collects."""
+    report = yield
+    if isinstance(collector, pytest.Session) and report.passed:
+        session = collector.config.stash[SESSION]
+        if session.settings.candidates and session.settings.suite:
+            from pytest_genmodel.collection import ROOT, GenmodelCollector
+
+            suite = GenmodelCollector.from_parent(
+                collector, name=ROOT, nodeid=ROOT, path=collector.path / ROOT, genmodel=session
+            )
+            only_suite = getattr(collector.config.option, "genmodel_only_suite", False)
+            report.result = [*([] if only_suite else report.result), suite]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep of the suite what was selected by id on the command line."""
+    selected = getattr(config.option, SELECTED, None)
+    if not selected:
+        return
+    from pytest_genmodel.collection import GenmodelItem
+
+    def is_selected(item: pytest.Item) -> bool:
+        if not isinstance(item, GenmodelItem):
+            return True
+        return any(item.nodeid == one or item.nodeid.startswith((f"{one}::", f"{one}[")) for one in selected)
+
+    dropped = [item for item in items if not is_selected(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if is_selected(item)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make items of markers and candidates."""
+    if markers.is_marked(metafunc.definition):
+        markers.add_fixture(metafunc.fixturenames)
+        if markers.TARGET_FIXTURE not in metafunc.fixturenames:
+            metafunc.fixturenames.append(markers.TARGET_FIXTURE)
+    markers.generate(metafunc, metafunc.config.stash[SESSION])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Raise what a marker's invariant found before the body of the test runs."""
+    from pytest_genmodel.outcomes import VERDICTS, raise_failures
+
+    if VERDICTS in pyfuncitem.stash:
+        raise_failures(pyfuncitem)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send an item's verdicts with its last report; pytest-xdist carries them to the controller."""
+    report = yield
+    if report.when == "teardown" and REPORT in item.config.stash:
+        from pytest_genmodel.outcomes import VERDICTS
+
+        if VERDICTS in item.stash:
+            from pytest_genmodel.reports.environment import environment
+
+            session = item.config.stash[SESSION]
+            report.genmodel = {  # type: ignore[attr-defined]
+                "verdicts": item.stash[VERDICTS],
+                "environment": environment(session),
+                "candidates": [session.describe(index) for index in range(len(session.labels))],
+                "reference": session.describe_reference(),
+            }
+    return report
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Collect verdicts where reports arrive: in this process, or in xdist's controller."""
+    if REPORT in session.config.stash and not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_Collecting(session.config), "genmodel-report")
+
+
+class _Collecting:
+    """Takes in reports as they arrive, and writes the views when the run ends."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.report = config.stash[REPORT]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        record = getattr(report, "genmodel", None)
+        if record is not None:
+            self.report.add(record)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.report.checked_nothing and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        path = self.config.stash[SESSION].settings.json
+        if path is not None and not self.config.option.collectonly:
+            self.report.write_json(Path(path))
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        from pytest_genmodel.reports.terminal import write_summary
+
+        write_summary(terminalreporter, self.report)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's work folder."""
+    session = config.stash.get(SESSION, None)
+    if session is not None:
+        session.close()

@@ -1,0 +1,90 @@
+"""One Report for a run, from however many processes; every view is made of it.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+OUTCOMES = ("passed", "failed", "skipped", "inconclusive")
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+
+
+@dataclass
+class Report:
+    """The verdicts of a run and what they are about.
+
+    `verdicts`, `candidates` and `environment` hold what the JSON schema says; workers of pytest-xdist send theirs
+    with the reports of their items.
+    """
+
+    candidates: list[dict[str, Any]]
+    reference: dict[str, Any] | None
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in what one item brought: its verdicts, and facts about the environment and the checkpoints."""
+        self.verdicts.extend(record["verdicts"])
+        self.environment.update(record["environment"])
+        for mine, theirs in zip(self.candidates, record["candidates"], strict=True):
+            mine.update({key: value for key, value in theirs.items() if value is not None})
+        if self.reference is not None and record["reference"]:
+            self.reference.update({key: v for key, v in record["reference"].items() if v is not None})
+
+    def of(self, label: str) -> list[dict[str, Any]]:
+        """The verdicts about one candidate."""
+        return [verdict for verdict in self.verdicts if verdict["candidate"] == label]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many verdicts of each outcome."""
+        return count(self.verdicts)
+
+    @property
+    def checked_nothing(self) -> bool:
+        """Whether the run judged nothing: such a run must not be green."""
+        return bool(self.verdicts) and all(verdict["outcome"] == "skipped" for verdict in self.verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `schema.json` describes it."""
+        from pytest_genmodel._version import __version__
+
+        return {
+            "schema": SCHEMA,
+            "tool": {"name": "pytest-genmodel", "version": __version__},
+            "environment": dict(self.environment),
+            "candidate": self.candidates[0] if len(self.candidates) == 1 else None,
+            "candidates": self.candidates,
+            "reference": self.reference,
+            "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
+            "summary": self.summary,
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write the report to `path`, whole or not at all; raises OSError where that cannot be done."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(self.to_json(), stream, indent=2, allow_nan=False, default=str)
+                stream.write("\n")
+            os.replace(beside, path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+
+def count(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many verdicts of each outcome."""
+    counted = Counter(verdict["outcome"] for verdict in verdicts)
+    return {outcome: counted[outcome] for outcome in OUTCOMES}

@@ -1,0 +1,229 @@
+"""What a run holds: one context for each candidate, built from the settings, opened when first touched.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_genmodel.settings import Settings
+
+if TYPE_CHECKING:
+    from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+    from pytest_genmodel.invariants.context import Context
+    from pytest_genmodel.invariants.verdict import Verdict
+    from pytest_genmodel.pipelines.pipeline import Pipeline
+    from pytest_genmodel.pipelines.placement import Placement
+    from pytest_genmodel.pipelines.probe import Probe
+    from pytest_genmodel.pipelines.residency import Residency
+    from pytest_genmodel.pipelines.sampling import Progress, Samples
+
+
+def labels(specs: tuple[str, ...]) -> tuple[str, ...]:
+    """Name each candidate without a machine's paths: its last part, numbered where two are alike."""
+    short = [spec if spec.startswith("tiny:") else Path(spec).name or spec for spec in specs]
+    many, seen = Counter(short), Counter[str]()
+    named = []
+    for label in short:
+        seen[label] += 1
+        named.append(f"{label}-{seen[label]}" if many[label] > 1 else label)
+    return tuple(named)
+
+
+@dataclass
+class GenmodelSession:
+    """The candidates and the reference of one pytest run, and what they share.
+
+    Nothing heavy is imported or read before a test asks.
+    """
+
+    settings: Settings
+    progress: Progress | None = None
+    _contexts: dict[int, Context] = field(default_factory=dict)
+    _workdir: Path | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Short names of the candidates, in their order."""
+        return labels(self.settings.candidates)
+
+    @property
+    def workdir(self) -> Path:
+        """A folder of the run's own, outside every checkpoint; removed by `close`."""
+        if self._workdir is None:
+            self._workdir = Path(tempfile.mkdtemp(prefix="genmodel-"))
+        return self._workdir
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Every sample of the run."""
+        from pytest_genmodel.pipelines.sampling import Samples
+
+        return Samples()
+
+    @cached_property
+    def residency(self) -> Residency:
+        """What is in memory."""
+        from pytest_genmodel.pipelines.residency import Residency
+
+        return Residency()
+
+    def check_specs(self) -> None:
+        """Open what can be opened cheaply, before anything is collected.
+
+        Raises:
+            BadInputError: a spec names nothing, or nothing that fits the others.
+        """
+        from pytest_genmodel.checkpoints.damage import DamagedFileError
+        from pytest_genmodel.errors import BadInputError
+        from pytest_genmodel.pipelines.families import family_of
+        from pytest_genmodel.pipelines.resolve import peek
+
+        reference = None
+        for spec in (self.settings.reference, *self.settings.candidates):
+            if spec is None:
+                continue
+            try:
+                found = peek(spec)
+            except DamagedFileError:
+                continue  # a finding, not a usage error
+            if spec == self.settings.reference:
+                reference = found
+            if found is None:
+                continue
+            if not found.is_partial:
+                family_of(found)
+                self._check_pair(found, reference)
+            elif self.settings.reference is None:
+                raise BadInputError(
+                    f"{spec}: a {found.kind.value} is judged together with the model it belongs to; "
+                    "give that as --genmodel-ref"
+                )
+
+    @staticmethod
+    def _check_pair(candidate: Checkpoint, reference: Checkpoint | None) -> None:
+        from pytest_genmodel.errors import BadInputError
+
+        if reference is None:
+            return
+        if reference.is_partial:
+            raise BadInputError(
+                f"{reference.spec}: the reference must be a whole pipeline, not a {reference.kind.value}"
+            )
+        if candidate.pipeline_class != reference.pipeline_class:
+            raise BadInputError(
+                f"{candidate.spec} is a {candidate.pipeline_class} and the reference {reference.spec} a "
+                f"{reference.pipeline_class}: they cannot be compared"
+            )
+
+    def context(self, index: int) -> Context:
+        """The context of candidate number `index`."""
+        from pytest_genmodel.invariants.context import Context, Policy
+        from pytest_genmodel.invariants.registry import Level
+
+        if index not in self._contexts:
+            settings = self.settings
+            self._contexts[index] = Context(
+                label=self.labels[index],
+                candidate_source=partial(self.pipeline, settings.candidates[index]),
+                reference_source=partial(self.pipeline, settings.reference) if settings.reference else None,
+                probe_source=partial(self._probe, index),
+                policy=Policy(settings.expect, Level(settings.level), settings.strict),
+                workdir=self.workdir,
+            )
+        return self._contexts[index]
+
+    def judge(self, index: int, name: str, parameters: dict[str, Any]) -> Verdict:
+        """Judge one invariant for candidate number `index`."""
+        from pytest_genmodel.invariants.judge import judge
+        from pytest_genmodel.invariants.registry import find
+
+        invariant = find(name)
+        invariant.check(parameters)
+        return judge(invariant, self.context(index), parameters)
+
+    def pipeline(self, spec: str) -> Pipeline:
+        """The pipeline of `spec`, opened once; a partial candidate is laid over the reference."""
+        if spec not in self._pipelines:
+            self._pipelines[spec] = self._open(spec)
+        return self._pipelines[spec]
+
+    @cached_property
+    def _pipelines(self) -> dict[str, Pipeline]:
+        return {}
+
+    def _open(self, spec: str) -> Pipeline:
+        from pytest_genmodel.errors import BadInputError
+        from pytest_genmodel.pipelines.overlay import overlay
+        from pytest_genmodel.pipelines.pipeline import Pipeline
+        from pytest_genmodel.pipelines.resolve import resolve
+        from pytest_genmodel.pipelines.sampling import silent
+
+        checkpoint = resolve(spec, self.workdir)
+        if checkpoint.is_partial:
+            if self.settings.reference is None or self.settings.reference == spec:
+                raise BadInputError(
+                    f"{spec}: a {checkpoint.kind.value} needs a whole pipeline as --genmodel-ref"
+                )
+            checkpoint = overlay(checkpoint, self.pipeline(self.settings.reference).checkpoint, self.workdir)
+        return Pipeline(
+            checkpoint,
+            self._placement(checkpoint),
+            residency=self.residency,
+            samples=self.samples,
+            progress=self.progress or silent,
+        )
+
+    def _placement(self, checkpoint: Checkpoint) -> Placement:
+        from pytest_genmodel.checkpoints.damage import DamagedFileError
+        from pytest_genmodel.pipelines.families import family_of
+        from pytest_genmodel.pipelines.placement import resolve_placement
+
+        denoiser = checkpoint.components.get(family_of(checkpoint).denoiser)
+        stored = "F32"
+        if denoiser is not None and denoiser.has_weights:
+            try:
+                stored = next(iter(denoiser.weights.tensors.values())).dtype
+            except (DamagedFileError, StopIteration):
+                stored = "F32"
+        return resolve_placement(self.settings.device, self.settings.dtype, stored)
+
+    def _probe(self, index: int) -> Probe:
+        from pytest_genmodel.pipelines.probe import ProbeWishes, make_probe
+
+        settings = self.settings
+        pipeline = self.pipeline(settings.candidates[index])
+        wishes = ProbeWishes(
+            settings.prompt, settings.image, settings.seed, settings.steps, settings.frames, settings.size
+        )
+        return make_probe(wishes, pipeline.checkpoint, pipeline.family, full=settings.level == "full")
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """What is known of a candidate, for the report; reads no weights that no test has read."""
+        spec = self.settings.candidates[index]
+        return {"label": self.labels[index], "spec": spec, **self._facts(spec)}
+
+    def describe_reference(self) -> dict[str, Any] | None:
+        """What is known of the reference, for the report; None where there is none."""
+        spec = self.settings.reference
+        return {"spec": spec, **self._facts(spec)} if spec is not None else None
+
+    def _facts(self, spec: str) -> dict[str, Any]:
+        pipeline = self._pipelines.get(spec)
+        if pipeline is None:
+            return {"digest": None, "device": None, "dtype": None}
+        placement = pipeline.placement
+        return {"digest": pipeline.known_digest, "device": placement.device, "dtype": placement.dtype}
+
+    def close(self) -> None:
+        """Remove the work folder."""
+        if self._workdir is not None:
+            shutil.rmtree(self._workdir, ignore_errors=True)
+            self._workdir = None

@@ -1,0 +1,192 @@
+"""Every option and its ini twin, once; the only reader of pytest's config.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+LEVELS = ("static", "quick", "full")
+EXPECTATIONS = ("identical", "finetuned", "adapter")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for; None means "not said".
+
+    `size` is (width, height) in pixels.
+    """
+
+    candidates: tuple[str, ...] = ()
+    reference: str | None = None
+    expect: str | None = None
+    level: str = "quick"
+    device: str = "auto"
+    dtype: str = "auto"
+    seed: int = 0
+    steps: int | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    image: str | None = None
+    prompt: str | None = None
+    json: str | None = None
+    strict: bool = False
+    suite: bool = True
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `--genmodel-NAME` on the command line, `genmodel_NAME` in the ini file.
+
+    `parse` turns text into the value and raises ValueError with what is accepted.
+    """
+
+    name: str
+    field: str
+    help: str
+    parse: Callable[[str], Any]
+    metavar: str = "VALUE"
+    action: str = "store"
+
+    @property
+    def flag(self) -> str:
+        """The option's spelling on the command line."""
+        return f"--genmodel-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """The option's spelling in the ini file."""
+        return f"genmodel_{self.name.replace('-', '_')}"
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a value")
+    return text
+
+
+def _one_of(*accepted: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in accepted:
+            raise ValueError(f"one of {', '.join(accepted)}")
+        return text
+
+    return parse
+
+
+def _whole(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
+            raise ValueError(f"a whole number, {minimum} or more")
+        return int(text)
+
+    return parse
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise ValueError("WIDTHxHEIGHT in pixels, as 720x480")
+    return int(match[1]), int(match[2])
+
+
+def _device(text: str) -> str:
+    if not _DEVICE.match(text):
+        raise ValueError("auto, cpu, mps, cuda or cuda:N")
+    return text
+
+
+OPTIONS = (
+    Option(
+        "ckpt",
+        "candidates",
+        "the candidate: a checkpoint to judge (a diffusers folder, a component, a LoRA, a weights file, "
+        "tiny:NAME); repeatable",
+        _text,
+        "SPEC",
+        "append",
+    ),
+    Option("ref", "reference", "the reference: the checkpoint that is trusted", _text, "SPEC"),
+    Option(
+        "expect",
+        "expect",
+        "how the candidate may differ: identical, finetuned, adapter",
+        _one_of(*EXPECTATIONS),
+        "HOW",
+    ),
+    Option(
+        "level",
+        "level",
+        "static: files only; quick: a few short samples (default); full: whole clips",
+        _one_of(*LEVELS),
+        "LEVEL",
+    ),
+    Option("device", "device", "where pipelines run (default: auto)", _device, "DEVICE"),
+    Option(
+        "dtype",
+        "dtype",
+        "precision of a run: auto is float32 on the CPU, the stored one elsewhere",
+        _one_of(*DTYPES),
+        "DTYPE",
+    ),
+    Option("seed", "seed", "the probe's seed (default: 0)", _whole(0), "N"),
+    Option("steps", "steps", "the probe's denoising steps", _whole(1), "N"),
+    Option("frames", "frames", "the probe's frames", _whole(1), "N"),
+    Option("size", "size", "the probe's size in pixels", _size, "WIDTHxHEIGHT"),
+    Option("image", "image", "the probe's image file", _text, "FILE"),
+    Option("prompt", "prompt", "the probe's prompt", _text, "TEXT"),
+    Option("json", "json", "write the report there as JSON", _text, "FILE"),
+    Option(
+        "strict", "strict", "warnings fail, and tests without a candidate are errors", _text, "", "store_true"
+    ),
+    Option("no-suite", "suite", "do not add the built-in suite", _text, "", "store_false"),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and its ini twin."""
+    group = parser.getgroup("genmodel", "generative-model invariants (pytest-genmodel)")
+    for option in OPTIONS:
+        is_flag = option.action in ("store_true", "store_false")
+        extra = {} if is_flag else {"metavar": option.metavar}
+        action = "store_true" if is_flag else option.action
+        group.addoption(option.flag, dest=option.ini, action=action, default=None, help=option.help, **extra)
+        ini_type: Any = "bool" if is_flag else "args" if option.action == "append" else "string"
+        parser.addini(option.ini, f"see {option.flag}", type=ini_type, default=None)
+
+
+def read(config: pytest.Config) -> Settings:
+    """Read every option, the command line before the ini file.
+
+    Raises:
+        pytest.UsageError: a value is wrong; one line that names the option and what is accepted.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        given, source = config.getoption(option.ini), option.flag
+        if given is None:
+            given, source = config.getini(option.ini), option.ini
+        if given is None or given in ("", []):
+            continue
+        if option.action == "append":
+            values[option.field] = tuple(_parse(option, source, text) for text in given)
+        elif option.action == "store":
+            values[option.field] = _parse(option, source, str(given))
+        else:
+            values[option.field] = bool(given) == (option.action == "store_true")
+    return Settings(**values)
+
+
+def _parse(option: Option, source: str, text: str) -> Any:
+    try:
+        return option.parse(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"{source}={text}: expected {error}") from None

@@ -1,0 +1,46 @@
+"""The built-in suite: the claims that are judged when a candidate is given and no test file is.
+
+Each line is what a user would write as `@pytest.mark.invariant(name, **parameters)`; copy what you need.
+Importing this imports nothing heavy: collection must stay cheap.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An invariant with its parameters; `label` tells items of one invariant apart.
+
+    `extra` is the optional package without which the claim is skipped: (package, extra that installs it).
+    """
+
+    invariant: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    extra: tuple[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The item's name, `zero_lr_identity[lora]`."""
+        return f"{self.invariant}[{self.label}]" if self.label else self.invariant
+
+
+_PEFT = ("peft", "lora")
+
+SUITE: Mapping[str, tuple[Claim, ...]] = {
+    "checkpoint": (Claim("coverage"), Claim("same_weights"), Claim("same_config")),
+    "round_trip": (Claim("save_load_round_trip"),),
+    "sampling": (Claim("seeded_sampling"),),
+    "training": (
+        Claim("zero_lr_identity", {"trainer": "full"}, "full"),
+        Claim("zero_lr_identity", {"trainer": "lora"}, "lora", _PEFT),
+        Claim("learning_moves", {"trainer": "full"}, "full"),
+        Claim("learning_moves", {"trainer": "lora"}, "lora", _PEFT),
+    ),
+}

@@ -1,0 +1,146 @@
+"""One block under the lens: every element judged, in float64, with NaN and Inf sorted out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from .dtypes import as_bits, as_wide, epsilon, kind_of, ulp_distance
+from .sums import Sums
+from .tolerance import Bitwise, Close, Tolerance, Ulp
+
+
+@dataclass
+class Inspection:
+    """What a block shows. The tensors have the shape of the block; distances and scores are float64."""
+
+    actual: torch.Tensor
+    expected: torch.Tensor
+    distance: torch.Tensor
+    """|actual - expected|; infinite where only one side is NaN or Inf, 0 where both agree on it."""
+    bad: torch.Tensor
+    """Beyond the tolerance (for psnr and cosine, which judge the whole: different at all)."""
+    score: torch.Tensor
+    """What the tolerance limits: the absolute difference left after rtol, the ULPs, or the distance."""
+    odd: torch.Tensor | None
+    """Where NaN or Inf is not matched; None if there is no NaN or Inf in the block at all."""
+    sums: Sums
+    steps: torch.Tensor | None
+
+
+def inspect(
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    tolerance: Tolerance,
+    *,
+    equal_nan: bool,
+    count_steps: bool = False,
+) -> Inspection:
+    """Judge a block, element by element. Reads dense CPU tensors of one shape; dtypes may differ."""
+    x, y = as_wide(actual), as_wide(expected)
+    difference = x - y
+    distance = difference.abs()
+    size = y.abs()
+    odd = finite = None
+    if not math.isfinite(float(distance.sum())):
+        finite = torch.isfinite(x) & torch.isfinite(y)
+        matched = x == y  # infinities of one sign
+        if equal_nan or isinstance(tolerance, Bitwise):
+            matched |= torch.isnan(x) & torch.isnan(y)
+        odd = ~(finite | matched)
+        difference = difference.masked_fill(~finite, 0.0)
+        distance = distance.masked_fill(~finite, 0.0).masked_fill_(odd, math.inf)
+        size = size.masked_fill(~finite, 0.0)
+    elif kind_of(actual.dtype) == "int" and actual.dtype == expected.dtype:
+        # float64 rounds integers beyond 2^53: different stays different.
+        distance.clamp_min_((as_bits(actual) != as_bits(expected)).to(torch.float64))
+    steps = None
+    if count_steps or isinstance(tolerance, Ulp):
+        steps = _steps(actual, expected, distance)
+    bad, score = _judge(actual, expected, x, y, tolerance, distance, size, steps)
+    if odd is not None:
+        bad |= odd
+    return Inspection(x, y, distance, bad, score, odd, _sums(difference, distance, y, size, finite), steps)
+
+
+def _judge(
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    tolerance: Tolerance,
+    distance: torch.Tensor,
+    size: torch.Tensor,
+    steps: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(tolerance, Close):
+        assert tolerance.rtol is not None
+        assert tolerance.atol is not None
+        score = torch.sub(distance, size, alpha=tolerance.rtol)
+        return score > tolerance.atol, score
+    if isinstance(tolerance, Ulp):
+        assert steps is not None
+        return steps > tolerance.n, steps
+    if isinstance(tolerance, Bitwise):
+        return _bits_differ(actual, expected, x, y), distance
+    return distance > 0.0, distance
+
+
+def _bits_differ(
+    actual: torch.Tensor, expected: torch.Tensor, x: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:
+    if actual.dtype == expected.dtype:
+        differ = as_bits(actual) != as_bits(expected)
+        return differ.any(-1) if differ.dim() > x.dim() else differ  # real and imaginary part
+    # Two dtypes share no bits: the widened values must be the same, and widening exact.
+    same = (x == y) | (torch.isnan(x) & torch.isnan(y))
+    if not (x.is_complex() or y.is_complex()):
+        same &= torch.signbit(x) == torch.signbit(y)
+    for side, wide in ((actual, x), (expected, y)):
+        if side.dtype.itemsize == 8 and kind_of(side.dtype) == "int":
+            same &= wide.abs() <= 2.0**53
+    return ~same
+
+
+def _steps(actual: torch.Tensor, expected: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+    """ULPs apart, in the coarser of two floating dtypes; plain distance where there is no floating point."""
+    coarse = max((actual.dtype, expected.dtype), key=epsilon)
+    if kind_of(coarse) == "complex":
+        first, second = (torch.view_as_real(side.to(coarse)) for side in (actual, expected))
+        return ulp_distance(first, second).amax(-1)
+    if kind_of(coarse) == "float":
+        return ulp_distance(actual.to(coarse), expected.to(coarse))
+    return distance
+
+
+def _sums(
+    difference: torch.Tensor,
+    distance: torch.Tensor,
+    y: torch.Tensor,
+    size: torch.Tensor,
+    finite: torch.Tensor | None,
+) -> Sums:
+    numel = y.numel()
+    if finite is not None:
+        numel = int(finite.sum())
+        y = y.masked_fill(~finite, 0.0)
+        distance = distance.masked_fill(~finite, 0.0)
+    relative = (distance / size).masked_fill_(size == 0.0, 0.0)
+    return Sums(
+        numel=numel,
+        differing=int(torch.count_nonzero(distance)),
+        max_abs=float(distance.amax()),
+        max_rel=float(relative.amax()),
+        square_difference=dot(difference, difference),
+        cross=dot(difference, y),
+        square_expected=dot(y, y),
+    )
+
+
+def dot(first: torch.Tensor, second: torch.Tensor) -> float:
+    """The inner product of two tensors of one shape, of their real and imaginary parts alike."""
+    if first.is_complex():
+        first, second = torch.view_as_real(first), torch.view_as_real(second)
+    return float(torch.dot(first.reshape(-1), second.reshape(-1)))

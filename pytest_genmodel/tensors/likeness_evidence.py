@@ -1,0 +1,278 @@
+"""What the likeness patterns look at: two tensors that differ, a sample of them, and a way to check a claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from .blocks import pairs
+from .dtypes import as_bits, as_wide, epsilon
+
+# A first look at this many places turns nearly every wrong hypothesis down.
+SAMPLE = 4096
+# Statistics of larger tensors rest on this many places: the error of a correlation is then 1e-3.
+STATISTICS_SAMPLE = 2**20
+# Up to here every element is read to confirm a rearrangement; beyond, STATISTICS_SAMPLE places are.
+FULL_CHECK = 2**24
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What a difference looks like: ``{kind, text, hint}`` and how well that explains it.
+
+    `kind` is stable and meant for machines; `text` and `hint` are one sentence each.
+    `residual` is the part of the actual side that the claim leaves unexplained, ||actual - claim|| / ||actual||:
+    0.0 when the claim reproduces it exactly, None for kinds that rest on statistics (`details` holds them, with n).
+    """
+
+    kind: str
+    text: str
+    hint: str
+    residual: float | None = None
+    details: dict[str, float | int | str] = field(default_factory=dict, hash=False)
+
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How far a prediction is from the actual side: relative size, largest distance, elements not equal."""
+
+    residual: float
+    max_abs: float
+    unequal: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the prediction reproduces every element."""
+        return self.unequal == 0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Statistics over a stated number of places in which both sides are finite."""
+
+    n: int
+    mean_actual: float
+    mean_expected: float
+    std_actual: float
+    std_expected: float
+    correlation: float
+    """Between actual and expected; 0 if one of them is constant."""
+    drift: float
+    """Correlation of the difference with expected."""
+    kurtosis: float
+    """Of the difference: 1.8 for uniform, 3 for normal."""
+    slope: float
+    intercept: float
+    """Least-squares line actual = slope * expected + intercept."""
+    factor: float
+    """Least-squares factor actual = factor * expected."""
+
+
+class Evidence:
+    """Two dense tensors of one shape, at least two elements each, on any device."""
+
+    def __init__(self, actual: torch.Tensor, expected: torch.Tensor, names: tuple[str, ...] = ()) -> None:
+        if actual.is_complex() and expected.is_complex():
+            # Real and imaginary parts as one more axis: every pattern then works on real numbers.
+            actual, expected = torch.view_as_real(actual), torch.view_as_real(expected)
+            names = (*names, "part") if names else ()
+        self.actual, self.expected = actual, expected
+        self.shape = tuple(actual.shape)
+        self.numel = actual.numel()
+        self.names = names or tuple(f"axis {axis}" for axis in range(len(self.shape)))
+
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """Flat places of the small sample: all of a small tensor."""
+        return spread_places(self.numel, SAMPLE)
+
+    @cached_property
+    def taken(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sides at `places`, in their own dtypes."""
+        return take(self.actual, self.places), take(self.expected, self.places)
+
+    @cached_property
+    def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sides at `places`, in float64."""
+        return as_wide(self.taken[0]), as_wide(self.taken[1])
+
+    def native_pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Both sides block by block, flat, in their own dtypes."""
+        return pairs(self.actual, self.expected)
+
+    def wide_pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Both sides block by block, flat, in float64."""
+        return ((as_wide(actual), as_wide(expected)) for actual, expected in self.native_pairs())
+
+    def place(self, flat: int) -> str:
+        """A flat place as an index, for texts: ``[0, 12]``."""
+        index: list[int] = []
+        for size in reversed(self.shape):
+            flat, position = divmod(flat, size)
+            index.append(position)
+        return str(index[::-1])
+
+    @cached_property
+    def difference(self) -> float:
+        """||actual - expected|| / ||actual||, which a claim must beat (over finite pairs)."""
+        return self.fit(lambda expected: expected).residual
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Means, deviations and correlations, over at most 2^20 places."""
+        places = spread_places(self.numel, STATISTICS_SAMPLE)
+        x, y = as_wide(take(self.actual, places)), as_wide(take(self.expected, places))
+        finite = torch.isfinite(x) & torch.isfinite(y)
+        return _moments(x[finite], y[finite])
+
+    def fit(self, predict: Predict) -> Fit:
+        """Apply `predict` to every block of the expected side and measure it against the actual side."""
+        return self.fit_parts(
+            (as_wide(actual), as_wide(predict(expected))) for actual, expected in self.native_pairs()
+        )
+
+    def fit_parts(self, parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Fit:
+        """Measure predictions (actual, predicted) that come in wide parts."""
+        square, total, largest, unequal = 0.0, 0.0, 0.0, 0
+        for actual, predicted in parts:
+            part = _fit(actual, predicted)
+            square, total = square + part[0], total + part[1]
+            largest, unequal = max(largest, part[2]), unequal + part[3]
+        return Fit(_relative(square, total), largest, unequal)
+
+    def glance(self, predict: Predict) -> Fit:
+        """The same on the small sample only."""
+        return measure_fit(self.sample[0], as_wide(predict(self.taken[1])))
+
+    @property
+    def rounding(self) -> float:
+        """The relative step of the coarser dtype; 0 for integers."""
+        return max(epsilon(self.actual.dtype), epsilon(self.expected.dtype))
+
+    def how_well(self, fit: Fit) -> str:
+        """How a claim's text ends."""
+        if fit.exact:
+            return ", exactly"
+        return (
+            ", up to rounding"
+            if fit.residual <= self.rounding
+            else f", up to {percent(fit.residual)} of its size"
+        )
+
+    def explains(self, fit: Fit) -> bool:
+        """Whether a claim is worth making.
+
+        It is when it is exact; or leaves 5 % of the spread of the actual side and a tenth of the difference; or
+        leaves no more than rounding in the coarser dtype does, and clearly less than the difference.
+        """
+        if fit.exact:
+            return True
+        if not fit.residual <= 0.3:
+            return False  # spares most callers the moments
+        moments = self.moments
+        # A large common mean would make any two tensors look alike: what counts is the spread around it.
+        if moments.std_actual == 0.0:
+            return False
+        left = fit.residual * math.hypot(moments.mean_actual, moments.std_actual) / moments.std_actual
+        if left <= 0.05 and fit.residual <= 0.1 * self.difference:
+            return True
+        return left <= 0.3 and fit.residual <= min(2.0 * self.rounding, 0.3 * self.difference)
+
+
+def measure_fit(actual: torch.Tensor, predicted: torch.Tensor) -> Fit:
+    """A :class:`Fit` of two wide tensors."""
+    square, total, largest, unequal = _fit(actual, predicted)
+    return Fit(_relative(square, total), largest, unequal)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of three digits."""
+    return f"{100.0 * share:.3g}%"
+
+
+def spread_places(numel: int, most: int) -> torch.Tensor:
+    """At most `most` flat places, spread evenly and in step with no axis; the same ones every time."""
+    if numel <= most:
+        return torch.arange(numel)
+    # Steps of the golden ratio never fall into the rhythm of a row length.
+    step = (math.sqrt(5.0) - 1.0) / 2.0
+    fractions = torch.arange(most, dtype=torch.float64) * step % 1.0
+    return torch.sort((fractions * numel).to(torch.int64)).values
+
+
+def take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The elements at flat (row-major) places, as a CPU tensor of the same dtype."""
+    bits = torch.take(as_bits(tensor), places.to(tensor.device)).cpu()
+    return bits.view(tensor.dtype)
+
+
+def unequal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Where two tensors differ, NaN being equal to NaN."""
+    return (first != second) & ~(torch.isnan(first) & torch.isnan(second))
+
+
+def _fit(actual: torch.Tensor, predicted: torch.Tensor) -> tuple[float, float, float, int]:
+    """Squares of the rest and of the actual side, largest distance, elements not equal."""
+    if actual.numel() == 0:
+        return 0.0, 0.0, 0.0, 0
+    rest = (actual - predicted).abs()
+    if not math.isfinite(float(rest.sum())):
+        finite = torch.isfinite(actual) & torch.isfinite(predicted)
+        odd = unequal(actual, predicted) & ~finite
+        wrong = int(odd.sum()) + int((rest.masked_fill(~finite, 0.0) != 0.0).sum())
+        # An unmatched NaN or Inf cannot be explained by any claim about values.
+        if bool(odd.any()):
+            return math.inf, 1.0, math.inf, wrong
+        rest, actual = rest.masked_fill(~finite, 0.0), actual.masked_fill(~finite, 0.0)
+    size = actual.abs()
+    return (
+        float(torch.dot(rest, rest)),
+        float(torch.dot(size, size)),
+        float(rest.amax()),
+        int(torch.count_nonzero(rest)),
+    )
+
+
+def _relative(square: float, total: float) -> float:
+    if square == 0.0:
+        return 0.0
+    return math.inf if total == 0.0 else math.sqrt(square / total)
+
+
+def _moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
+    n = x.numel()
+    if n < 2:
+        return Moments(n, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    mean_x, mean_y = float(x.mean()), float(y.mean())
+    u, v = x - mean_x, y - mean_y
+    d = u - v
+    var_x, var_y, var_d = (float(torch.dot(side, side)) / n for side in (u, v, d))
+    covariance = float(torch.dot(u, v)) / n
+    fourth = float(torch.dot(d * d, d * d)) / n
+    slope = covariance / var_y if var_y else 0.0
+    square_y = float(torch.dot(y, y))
+    return Moments(
+        n=n,
+        mean_actual=mean_x,
+        mean_expected=mean_y,
+        std_actual=math.sqrt(var_x),
+        std_expected=math.sqrt(var_y),
+        correlation=_correlation(covariance, var_x, var_y),
+        drift=_correlation(float(torch.dot(d, v)) / n, var_d, var_y),
+        kurtosis=fourth / var_d**2 if var_d else 0.0,
+        slope=slope,
+        intercept=mean_x - slope * mean_y,
+        factor=float(torch.dot(x, y)) / square_y if square_y else 0.0,
+    )
+
+
+def _correlation(covariance: float, first: float, second: float) -> float:
+    scale = math.sqrt(first) * math.sqrt(second)
+    return covariance / scale if scale else 0.0

@@ -1,0 +1,1 @@
+"""Trainers, and what is seen of them from outside."""

@@ -1,0 +1,68 @@
+"""The step that the built-in trainers share: the family's objective, AdamW, gradient clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_genmodel.checkpoints.opening import open_checkpoint
+from pytest_genmodel.pipelines.library import quiet
+from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.placement import controlled, resolve_placement
+from pytest_genmodel.pipelines.probe import Probe, ProbeWishes, make_probe
+from pytest_genmodel.pipelines.residents import parameter_count
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_GRADIENT_NORM = 1.0
+PIXELS_A_FRAME = 1
+
+
+def load_for_training(reference: Path) -> Pipeline:
+    """Load a pipeline of its own in float32 (a training run's master weights), every parameter frozen.
+
+    On the accelerator where there is one; nothing is shared with a pipeline that is being judged.
+    """
+    import torch
+
+    checkpoint = open_checkpoint(reference, reference.name)
+    pipeline = Pipeline(checkpoint, resolve_placement("auto", "float32", "F32"))
+    for part in pipeline.diffusers.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False)
+    return pipeline
+
+
+def take_steps(
+    pipeline: Pipeline, parameters: Sequence[torch.nn.Parameter], *, lr: float, steps: int, seed: int
+) -> None:
+    """Take `steps` AdamW steps on `parameters` with the family's objective, on one synthetic clip.
+
+    Weight decay is off: it moves parameters that get no gradient, which would hide a dead one.
+    """
+    import torch
+
+    probe = make_probe(ProbeWishes(seed=seed), pipeline.checkpoint, pipeline.family, full=False)
+    clip = moving_clip(probe)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    denoiser = getattr(pipeline.diffusers, pipeline.family.denoiser)
+    denoiser.train()
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+    with controlled(pipeline.placement.device, parameter_count(denoiser)), quiet():
+        for _ in range(steps):
+            loss = pipeline.family.training_loss(pipeline.diffusers, clip, probe.prompt, generator)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+    denoiser.eval()
+
+
+def moving_clip(probe: Probe) -> torch.Tensor:
+    """A clip (frames, 3, height, width) in [0, 1]: the probe's image, moving right by a pixel a frame."""
+    import torch
+
+    shifts = [probe.image.roll(frame * PIXELS_A_FRAME, dims=2) for frame in range(probe.frames)]
+    return torch.stack(shifts)

@@ -1,0 +1,40 @@
+"""LoRA: an adapter on the denoiser's attention, saved by itself with its alpha."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_genmodel.pipelines.library import quiet, require_peft
+from pytest_genmodel.training.loop import load_for_training, take_steps
+
+RANK = 4
+ALPHA = 8
+"""Not the rank: a loader that forgets alpha takes alpha = rank, and would go unseen."""
+
+
+def train_lora(reference: Path, *, lr: float, steps: int, seed: int, output: Path) -> Path:
+    """Train a new LoRA and save it under `output` as diffusers does; see `trainers.Trainer`.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    require_peft("the built-in LoRA trainer")
+    import torch
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = load_for_training(reference)
+    denoiser = getattr(pipeline.diffusers, pipeline.family.denoiser)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(pipeline.family.lora_targets))
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        denoiser.add_adapter(config)
+    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    take_steps(pipeline, trained, lr=lr, steps=steps, seed=seed)
+    with quiet():
+        pipeline.diffusers.save_lora_weights(
+            str(output),
+            transformer_lora_layers=get_peft_model_state_dict(denoiser),
+            transformer_lora_adapter_metadata=denoiser.peft_config["default"].to_dict(),
+        )
+    return output

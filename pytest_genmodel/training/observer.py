@@ -1,0 +1,87 @@
+"""What the optimizers of this process really did: rates, gradients, and whether parameters moved.
+
+A trainer's own word is not taken: torch calls global hooks around every step of every optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Observed:
+    """The steps that were seen.
+
+    `rates` holds for each step the rates of its parameter groups; `with_gradient` whether any gradient of the
+    step was not zero; `moved` and `kept` count parameters by whether their bits changed since their first step.
+    """
+
+    rates: list[tuple[float, ...]] = field(default_factory=list)
+    with_gradient: list[bool] = field(default_factory=list)
+    finite_gradients: list[bool] = field(default_factory=list)
+    has_moments: bool = False
+    moved: int = 0
+    kept: int = 0
+    _before: dict[int, tuple[torch.Tensor, str]] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Number of optimizer steps."""
+        return len(self.rates)
+
+    @property
+    def largest_rate(self) -> float:
+        """The largest rate of any step and group; 0 where there was none."""
+        return max((abs(rate) for step in self.rates for rate in step), default=0.0)
+
+    @property
+    def learned(self) -> bool:
+        """Whether at least one step had a gradient that was not zero, and left moments behind."""
+        return any(self.with_gradient)
+
+
+@contextmanager
+def observe_optimizers() -> Iterator[Observed]:
+    """Watch every optimizer of the process; the result is complete when the context ends."""
+    from torch.optim.optimizer import (
+        register_optimizer_step_post_hook,
+        register_optimizer_step_pre_hook,
+    )
+
+    from pytest_genmodel.tensors.digest import digest
+
+    observed = Observed()
+
+    def before(optimizer: Any, args: Any, kwargs: Any) -> None:
+        observed.rates.append(tuple(float(group["lr"]) for group in optimizer.param_groups))
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        observed.with_gradient.append(any(bool(gradient.any()) for gradient in gradients))
+        observed.finite_gradients.append(all(bool(gradient.isfinite().all()) for gradient in gradients))
+        for parameter in parameters:
+            if id(parameter) not in observed._before:
+                observed._before[id(parameter)] = (parameter, digest(parameter.detach()))
+
+    def after(optimizer: Any, args: Any, kwargs: Any) -> None:
+        observed.has_moments = observed.has_moments or any(
+            hasattr(value, "any") and getattr(value, "ndim", 0) > 0 and bool(value.any())
+            for state in optimizer.state.values()
+            for value in state.values()
+        )
+
+    handles = (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after))
+    try:
+        yield observed
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, first in observed._before.values():
+            changed = digest(parameter.detach()) != first
+            observed.moved, observed.kept = observed.moved + changed, observed.kept + (not changed)
+        observed._before.clear()

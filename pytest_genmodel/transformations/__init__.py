@@ -1,0 +1,1 @@
+"""What must not matter: done to a pipeline, or to the run around it."""
