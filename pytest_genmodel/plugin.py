@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return True
         return any(item.nodeid == one or item.nodeid.startswith((f"{one}::", f"{one}[")) for one in selected)
 
+    suite = [item.nodeid for item in items if isinstance(item, GenmodelItem)]
+    for one in selected:
+        if not any(nodeid == one or nodeid.startswith((f"{one}::", f"{one}[")) for nodeid in suite) and suite:
+            nearest = difflib.get_close_matches(one, suite, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise pytest.UsageError(f"the built-in suite has no {one}{hint}")
     dropped = [item for item in items if not is_selected(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)

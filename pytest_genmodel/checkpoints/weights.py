@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,14 +47,14 @@ class WeightSet(ABC):
     def digest(self, name: str) -> str:
         """Give the sha256 of the tensor `name`; computed once."""
         if name not in self._digests:
-            from pytest_genmodel.tensors.digest import digest
+            from pytest_genmodel.tensors import digest
 
             self._digests[name] = digest(self.read(name))
         return self._digests[name]
 
     def content_digest(self) -> str:
         """Give one sha256 for the whole set: independent of files, sharding, order and metadata."""
-        from pytest_genmodel.tensors.digest import combine
+        from pytest_genmodel.tensors import combine
 
         return combine((name, self.digest(name)) for name in self.tensors)
 
@@ -177,7 +178,9 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
     if path.stat().st_size == 0:
         raise DamagedFileError(path, Damage.EMPTY, "the file is empty", action="Save the checkpoint again.")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about pickle protocols; it reads them or refuses
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises whatever the bytes provoke
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedFileError(

@@ -11,6 +11,9 @@ from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_com
 from pytest_genmodel.pipelines.equality import tensor_differences
 from pytest_genmodel.pipelines.pipeline import Pipeline
 
+MOST_EXPLAINED = 5
+"""Tensors of a component whose difference is spelled out; the others are named."""
+
 
 class WeightsDifferError(GenmodelError, AssertionError):
     """Two models that should hold the same weights do not; says which tensors, how much, and what it looks like."""
@@ -64,12 +67,15 @@ def _pipelines(candidate: Pipeline, reference: Pipeline, except_for: set[str]) -
 
 def _component(name: str, difference: WeightDifference) -> list[str]:
     problems = []
-    for tensor, comparison in difference.changed.items():
+    for tensor in difference.worst_first()[:MOST_EXPLAINED]:
+        comparison = difference.detail(tensor)
         looks = f"; {comparison.likeness.text}" if comparison.likeness else ""
         problems.append(
             f"{name}: {tensor} differs by {comparison.relative_difference:.3g} of its norm, max |a-b| "
             f"{comparison.max_abs:.3g}{looks}"
         )
+    if others := difference.worst_first()[MOST_EXPLAINED:]:
+        problems.append(f"{name}: and {len(others)} more tensors differ: {summarise(others)}")
     if difference.rounded:
         problems.append(f"{name}: rounded to a narrower dtype: {summarise(difference.rounded)}")
     if difference.missing:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.component import Component
@@ -12,20 +13,23 @@ from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.damage import damage_finding
-from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
 from pytest_genmodel.pipelines.adapters import ADAPTER_NAME
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
 
+_META = "without memory (torch's meta device; used anyway, they give whatever lay in memory)"
 
-@invariant
+
+@invariant(level=Level.STATIC)
 def coverage(context: Context) -> Iterator[Finding]:
     """Every tensor in the loaded model equals its file; nothing is unbacked, on meta, unread or stale.
 
     Never trusts a loader's report: the resident tensors, buffers included, are compared with the bytes at rest.
     A lossless or requested cast is followed: a tensor loaded in float16 must equal the stored one cast once.
+    At the static level nothing is loaded: names and shapes that the configuration implies are compared.
     """
     try:
         candidate = context.candidate
@@ -42,9 +46,11 @@ def coverage(context: Context) -> Iterator[Finding]:
         )
     for name, component in candidate.checkpoint.components.items():
         try:
+            _ = component.config  # a broken one is a finding of its own, before a loader trips over it
             yield from _layout(component)
             if component.has_weights:
-                found = list(_component(candidate, component))
+                load = context.policy.level is not Level.STATIC
+                found = list(_loaded(candidate, component) if load else _at_rest(component))
                 checked += len(component.weights.tensors)
                 yield from found
             elif "tokenizer" in name.lower():
@@ -62,7 +68,9 @@ def coverage(context: Context) -> Iterator[Finding]:
             yield Finding("GM108", error.reason, component=name, location=f"{name}/")
     if candidate.checkpoint.adapter is not None:
         checked += len(candidate.checkpoint.adapter.weights.tensors)
-        yield from _adapter(candidate, candidate.checkpoint.adapter)
+        if context.policy.level is not Level.STATIC:
+            yield from _attached(candidate, candidate.checkpoint.adapter)
+        yield from _adapter_at_rest(candidate.family.denoiser, candidate.checkpoint.adapter)
     context.measure(tensors_compared=checked)
     if not checked:
         context.cannot_judge("no tensor was compared: the checkpoint holds no weights that could be read")
@@ -94,20 +102,26 @@ def _should_have_weights(component: Component) -> bool:
     return component.config_path is not None and component.config_path.name == "config.json"
 
 
-def _component(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
+def _loaded(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
     stored = component.weights
     try:
         loaded = pipeline.loaded(component.name)
     except LoadError as error:
-        module = skeleton(component)
-        tensors = residents(module)
-        yield from _shapes(component.name, tensors, stored)
-        yield from _names(component.name, module, tensors, stored)
+        yield from _at_rest(component)
         yield Finding("GM108", error.reason, component=component.name, location=f"{component.name}/")
         return
     tensors = residents(loaded.module)
-    yield from _names(component.name, loaded.module, tensors, stored)
+    state = _META if loaded.meta else "random (freshly initialised)"
+    yield from _names(component.name, loaded.module, tensors, stored, state)
     yield from _values(component.name, tensors, stored)
+
+
+def _at_rest(component: Component) -> Iterator[Finding]:
+    """What the files say against the model that the configuration makes, without loading it."""
+    module = skeleton(component)
+    tensors = residents(module)
+    yield from _shapes(component.name, tensors, component.weights)
+    yield from _names(component.name, module, tensors, component.weights, "backed by nothing")
 
 
 def _shapes(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:
@@ -125,7 +139,7 @@ def _shapes(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
 
 
 def _names(
-    name: str, module: object, tensors: Mapping[str, Resident], stored: WeightSet
+    name: str, module: object, tensors: Mapping[str, Resident], stored: WeightSet, state: str
 ) -> Iterator[Finding]:
     unbacked = [
         tensor
@@ -142,7 +156,7 @@ def _names(
     prefixed = [tensor for tensor in unread if wrapper_of(tensor) is not None]
     cause = None
     if wrapped:
-        yield _adapter_wrapped(name, wrapped, unbacked, tensors, stored)
+        yield _adapter_wrapped(name, wrapped, unbacked, state)
         cause = "the file was saved while a LoRA was attached (GM203)"
         unread = [tensor for tensor in unread if tensor not in wrapped]
         unbacked = [tensor for tensor in unbacked if tensor not in set(map(unwrapped, wrapped))]
@@ -161,7 +175,7 @@ def _names(
         unread = [tensor for tensor in unread if tensor not in prefixed]
         unbacked = [tensor for tensor in unbacked if tensor not in set(map(unwrapped, prefixed))]
     if unbacked:
-        yield _unbacked(name, unbacked, tensors, cause)
+        yield _unbacked(name, unbacked, len(tensors), state, cause)
     if unread:
         yield Finding(
             "GM202",
@@ -173,21 +187,14 @@ def _names(
         )
 
 
-def _adapter_wrapped(
-    name: str,
-    wrapped: list[str],
-    unbacked: list[str],
-    tensors: Mapping[str, Resident],
-    stored: WeightSet,
-) -> Finding:
+def _adapter_wrapped(name: str, wrapped: list[str], unbacked: list[str], state: str) -> Finding:
     bases = [tensor for tensor in wrapped if ".base_layer." in tensor]
     stored_bare = set(map(unwrapped, bases))
     targets = [tensor for tensor in unbacked if tensor in stored_bare] or unbacked
-    state = _state_of(targets, tensors)
     factors = len(wrapped) - len(bases)
     message = (
-        f"the file is adapter-wrapped ({len(bases)} tensors named *.base_layer.*, {factors} LoRA factors) and was "
-        f"read into a bare model: {len(targets)} tensors are {state}: {summarise(targets)}"
+        f"the file is adapter-wrapped ({len(bases)} tensors named *.base_layer.*, {factors} LoRA factors), and "
+        f"a bare model reads it: {len(targets)} tensors are {state}: {summarise(targets)}"
         if targets
         else f"{factors} LoRA factors lie in the file of a bare model, which passes over them"
     )
@@ -207,23 +214,15 @@ def _adapter_wrapped(
     )
 
 
-def _unbacked(name: str, unbacked: list[str], tensors: Mapping[str, Resident], cause: str | None) -> Finding:
+def _unbacked(name: str, unbacked: list[str], total: int, state: str, cause: str | None) -> Finding:
     return Finding(
         "GM201",
-        f"{len(unbacked)} of {len(tensors)} tensors are in no file and are {_state_of(unbacked, tensors)}: "
-        f"{summarise(unbacked)}",
+        f"{len(unbacked)} of {total} tensors are in no file and are {state}: {summarise(unbacked)}",
         component=name,
         location=unbacked[0],
         cause=cause or "the file holds a part of the state dict only, or names them otherwise",
         evidence=name_evidence(unbacked),
     )
-
-
-def _state_of(names: Iterable[str], tensors: Mapping[str, Resident]) -> str:
-    on_meta = any(tensors[name].tensor.is_meta for name in names if name in tensors)
-    if on_meta:
-        return "without memory (torch's meta device; used anyway, they give whatever lay in memory)"
-    return "random (freshly initialised)"
 
 
 def _without_ties(unbacked: list[str], tensors: Mapping[str, Resident], stored: WeightSet) -> list[str]:
@@ -239,8 +238,6 @@ def _without_ties(unbacked: list[str], tensors: Mapping[str, Resident], stored: 
 
 def _without_ignored(unread: list[str], module: object) -> list[str]:
     """Drop what the class itself declares as not its own (the decoder in a T5 encoder's file)."""
-    import re
-
     patterns = getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
     return [name for name in unread if not any(re.search(pattern, name) for pattern in patterns)]
 
@@ -249,7 +246,7 @@ def _without_renamed(
     unbacked: list[str], unread: list[str], tensors: Mapping[str, Resident], stored: WeightSet
 ) -> tuple[list[str], list[str]]:
     """Pair names that the library itself translates while loading: equal content settles it."""
-    from pytest_genmodel.tensors.digest import digest
+    from pytest_genmodel.tensors import digest
 
     if not unbacked or not unread:
         return unbacked, unread
@@ -267,35 +264,43 @@ def _without_renamed(
 def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:
     from pytest_genmodel.tensors import bitwise, compare
 
+    changed: list[str] = []
+    not_finite: dict[str, int] = {}
     for tensor_name, resident in tensors.items():
         tensor = resident.tensor
         if tensor_name not in stored.tensors or tensor.is_meta:
             continue
-        at_rest = stored.read(tensor_name)
-        comparison = compare(tensor.cpu(), at_rest.to(tensor.dtype), bitwise)
-        if not comparison.passed:
-            looks = f"; it looks like this: {comparison.likeness.text}" if comparison.likeness else ""
-            yield Finding(
-                "GM303",
-                f"{tensor_name} in the loaded model is not what {stored.tensors[tensor_name].file.name} holds "
-                f"(relative difference {comparison.relative_difference:.2g}){looks}",
-                component=name,
-                location=tensor_name,
-                cause=comparison.likeness.hint if comparison.likeness else None,
-            )
+        at_rest = stored.read(tensor_name).to(tensor.dtype)
+        if not compare(tensor, at_rest, bitwise, in_detail=False).passed:
+            changed.append(tensor_name)
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
-            yield Finding(
-                "GM304",
-                f"{tensor_name}: {count} of {tensor.numel()} values are NaN or Inf",
-                component=name,
-                location=tensor_name,
-                evidence={"count": count},
-            )
+            not_finite[tensor_name] = int((~tensor.isfinite()).sum())
+    if changed:
+        first = tensors[changed[0]].tensor
+        comparison = compare(first, stored.read(changed[0]).to(first.dtype), bitwise)
+        looks = f"; {changed[0]} looks like this: {comparison.likeness.text}" if comparison.likeness else ""
+        yield Finding(
+            "GM303",
+            f"{len(changed)} tensors of the loaded model are not what the file holds: {summarise(changed)}{looks}",
+            component=name,
+            location=changed[0],
+            cause=comparison.likeness.hint if comparison.likeness else None,
+            evidence=name_evidence(changed),
+        )
+    if not_finite:
+        first_name = next(iter(not_finite))
+        yield Finding(
+            "GM304",
+            f"{len(not_finite)} tensors hold NaN or Inf: {summarise(not_finite)}; in {first_name} "
+            f"{not_finite[first_name]} of {tensors[first_name].tensor.numel()} values",
+            component=name,
+            location=first_name,
+            evidence=name_evidence(list(not_finite)),
+        )
 
 
-def _adapter(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
-    from pytest_genmodel.tensors.digest import digest
+def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
+    from pytest_genmodel.tensors import digest
 
     denoiser = pipeline.family.denoiser
     live = residents(getattr(pipeline.diffusers, denoiser))
@@ -320,6 +325,10 @@ def _adapter(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
             cause="the names in the file match no layer, and diffusers passes over them with a log line at most",
             evidence=name_evidence(absent),
         )
+
+
+def _adapter_at_rest(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
+    factors = [name for name in adapter.weights.tensors if not name.endswith(".alpha")]
     ups = [name for name in factors if ".lora_B." in name or ".lora_up." in name]
     if ups and not any(bool(adapter.weights.read(name).any()) for name in ups):
         yield Finding("GM802", f"all {len(ups)} lora_B are zero", component=denoiser, location=ups[0])

@@ -77,8 +77,9 @@ def _component(pipeline: Pipeline, saved: Checkpoint, name: str, steps: int) -> 
 
 
 def _weights(name: str, changed: list[TensorDifference]) -> Finding:
-    first = changed[0]
-    likeness = first.comparison.likeness if first.comparison else None
+    first = next((difference for difference in changed if difference.pair is not None), changed[0])
+    comparison = first.detail()
+    likeness = comparison.likeness if comparison is not None else None
     looks = f": {likeness.text}" if likeness else ""
     return Finding(
         "GM601",

@@ -162,17 +162,17 @@ def _differences(context: Context, trained: Trained) -> Iterator[tuple[str, Weig
 
 
 def _altered_by_save(name: str, difference: WeightDifference) -> Finding:
-    names = [*difference.changed, *difference.rounded, *difference.missing]
+    names = [*difference.worst_first(), *difference.rounded, *difference.missing]
     what = "rounded" if difference.rounded else "missing" if difference.missing else "changed"
-    first = difference.changed.get(names[0])
-    looks = f"; {names[0]}: {first.likeness.text}" if first and first.likeness else ""
+    likeness = difference.detail(names[0]).likeness if names[0] in difference.changed else None
+    looks = f"; {names[0]}: {likeness.text}" if likeness else ""
     return Finding(
         "GM703",
         f"no parameter moved in memory, and {len(names)} tensors of the file are {what}: "
         f"{summarise(names)}{looks}",
         component=name,
         location=names[0],
-        cause=first.likeness.hint if first and first.likeness else None,
+        cause=likeness.hint if likeness else None,
         evidence=name_evidence(names),
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.names import unwrapped
-from pytest_genmodel.checkpoints.weights import WeightSet, torch_dtype
+from pytest_genmodel.checkpoints.weights import WeightSet
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class WeightDifference:
-    """What comparing one component's weights came to; names are the candidate's own."""
+    """What comparing one component's weights came to; names are the candidate's own.
 
+    `changed` holds for each tensor the figures of its difference; what the difference looks like costs more and
+    is worked out by `detail` for the tensors that are reported.
+    """
+
+    ours: WeightSet
+    theirs: WeightSet
     compared: int = 0
     changed: dict[str, Comparison] = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
@@ -31,6 +37,17 @@ class WeightDifference:
         """Whether the two hold the same numbers under the same names."""
         return not (self.changed or self.rounded or self.missing or self.extra)
 
+    def worst_first(self) -> list[str]:
+        """The changed tensors, the one whose values moved most, relative to their norm, first."""
+        return sorted(self.changed, key=lambda name: -(self.changed[name].relative_difference or 0.0))
+
+    def detail(self, name: str) -> Comparison:
+        """Compare the changed tensor `name` again, in detail: with what the difference looks like."""
+        from pytest_genmodel.tensors import bitwise, compare
+
+        actual, expected = _of_one_dtype(self.ours.read(name), self.theirs.read(unwrapped(name)))
+        return compare(actual, expected, bitwise)
+
 
 def compare_components(ours: Component, theirs: Component) -> WeightDifference:
     """Compare the stored weights of two components; a wrapper's prefixes in the names are looked through.
@@ -38,9 +55,9 @@ def compare_components(ours: Component, theirs: Component) -> WeightDifference:
     Raises:
         DamagedFileError: a file cannot be read.
     """
-    difference = WeightDifference()
     a, b = ours.weights, theirs.weights
-    if a.files == b.files or tuple(p.resolve() for p in a.files) == tuple(p.resolve() for p in b.files):
+    difference = WeightDifference(a, b)
+    if tuple(p.resolve() for p in a.files) == tuple(p.resolve() for p in b.files):
         difference.compared = len(a.tensors)
         return difference
     names = {unwrapped(name): name for name in a.tensors}
@@ -49,36 +66,42 @@ def compare_components(ours: Component, theirs: Component) -> WeightDifference:
             difference.missing.append(name)
             continue
         difference.compared += 1
-        _compare_tensor(difference, a, names[name], b, name)
+        _compare_tensor(difference, names[name], name)
     difference.extra = [name for bare, name in names.items() if bare not in b.tensors]
     return difference
 
 
-def _compare_tensor(difference: WeightDifference, a: WeightSet, ours: str, b: WeightSet, theirs: str) -> None:
+def _compare_tensor(difference: WeightDifference, ours: str, theirs: str) -> None:
     import torch
 
     from pytest_genmodel.tensors import bitwise, compare
 
-    actual, expected = a.read(ours), b.read(theirs)
+    actual, expected = difference.ours.read(ours), difference.theirs.read(theirs)
     if actual.is_floating_point() and not bool(actual.isfinite().all()):
         difference.not_finite.append(ours)
     if actual.shape == expected.shape and actual.dtype != expected.dtype:
-        narrow = torch_dtype(a.tensors[ours].dtype)
-        if _equal_after_cast(actual, expected):
+        if _hold_the_same_numbers(actual, expected):
             return
-        if torch.equal(actual, expected.to(narrow)):
-            difference.rounded[ours] = str(narrow).removeprefix("torch.")
+        if torch.equal(actual, expected.to(actual.dtype)):
+            difference.rounded[ours] = str(actual.dtype).removeprefix("torch.")
             return
-        actual, expected = actual.to(torch.float64), expected.to(torch.float64)
-    comparison = compare(actual, expected, bitwise)
+    comparison = compare(*_of_one_dtype(actual, expected), bitwise, in_detail=False)
     if not comparison.passed:
         difference.changed[ours] = comparison
 
 
-def _equal_after_cast(actual: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether the two hold the same numbers: float64 holds every narrower float exactly."""
+def _hold_the_same_numbers(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether a cast lost nothing: float64 holds every narrower float exactly."""
     import torch
 
     if not (actual.is_floating_point() and expected.is_floating_point()):
         return False
     return torch.equal(actual.to(torch.float64), expected.to(torch.float64))
+
+
+def _of_one_dtype(actual: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    if actual.dtype == expected.dtype:
+        return actual, expected
+    return actual.to(torch.float64), expected.to(torch.float64)

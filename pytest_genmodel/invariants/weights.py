@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from pytest_genmodel.checkpoints.names import summarise
+from pytest_genmodel.checkpoints.names import is_adapter_name, summarise
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.contract import Change
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_components
-
-if TYPE_CHECKING:
-    pass
 
 MOST_REPORTED = 3
 """Changed tensors of a component that get a finding of their own; the others are listed in it."""
@@ -70,13 +66,24 @@ def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[
             location=difference.missing[0],
             evidence=name_evidence(difference.missing),
         )
-    if difference.extra:
+    factors = [tensor for tensor in difference.extra if is_adapter_name(tensor)]
+    extra = [tensor for tensor in difference.extra if tensor not in factors]
+    if factors:
+        yield Finding(
+            "GM203",
+            f"{len(factors)} LoRA factors lie in the candidate's file: {summarise(factors)}",
+            component=name,
+            location=factors[0],
+            cause="the component was saved while its LoRA was still attached",
+            evidence=name_evidence(factors),
+        )
+    if extra:
         yield Finding(
             "GM207",
-            f"{len(difference.extra)} tensors are in the candidate only: {summarise(difference.extra)}",
+            f"{len(extra)} tensors are in the candidate only: {summarise(extra)}",
             component=name,
-            location=difference.extra[0],
-            evidence=name_evidence(difference.extra),
+            location=extra[0],
+            evidence=name_evidence(extra),
         )
     if change is Change.REQUIRED and difference.is_empty:
         yield Finding(
@@ -101,32 +108,36 @@ def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[
 
 
 def _changed(name: str, difference: WeightDifference, change: Change) -> Finding:
-    worst = sorted(difference.changed.items(), key=lambda item: -(item[1].relative_difference or 0.0))
-    tensor, comparison = worst[0]
-    likeness = comparison.likeness
-    looks = f"; the worst looks like this: {likeness.text}" if likeness else ""
+    worst = difference.worst_first()
+    details = {tensor: difference.detail(tensor) for tensor in worst[:MOST_REPORTED]}
+    first = details[worst[0]]
+    looks = f"; it looks like this: {first.likeness.text}" if first.likeness else ""
     forbidden = change is Change.FORBIDDEN
     return Finding(
         "GM301" if forbidden else "GM306",
-        f"{len(difference.changed)} of {difference.compared} tensors differ from the reference's, "
-        f"{tensor} most (relative difference {comparison.relative_difference:.3g}, "
-        f"norm changed by {comparison.relative_norm_change:.3g}){looks}",
+        f"{len(worst)} of {difference.compared} tensors differ from the reference's, {worst[0]} most "
+        f"(relative difference {_figure(first.relative_difference)}, "
+        f"norm changed by {_figure(first.relative_norm_change)}){looks}",
         component=name,
-        location=tensor,
-        cause=likeness.hint if likeness and forbidden else None,
+        location=worst[0],
+        cause=first.likeness.hint if first.likeness and forbidden else None,
         evidence={
-            **name_evidence([tensor for tensor, _ in worst]),
+            **name_evidence(worst),
             "worst": {
                 tensor: {
-                    "relative_difference": comparison.relative_difference,
-                    "relative_norm_change": comparison.relative_norm_change,
-                    "max_abs": comparison.max_abs,
-                    "likeness": comparison.likeness.kind if comparison.likeness else None,
+                    "relative_difference": detail.relative_difference,
+                    "relative_norm_change": detail.relative_norm_change,
+                    "max_abs": detail.max_abs,
+                    "likeness": detail.likeness.kind if detail.likeness else None,
                 }
-                for tensor, comparison in worst[:MOST_REPORTED]
+                for tensor, detail in details.items()
             },
         },
     )
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
 
 
 def _numbers(difference: WeightDifference) -> dict[str, float | int]:

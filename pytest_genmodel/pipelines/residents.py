@@ -26,32 +26,34 @@ class Resident:
     name: str
     tensor: torch.Tensor
     role: Role
+    identity: int
 
     @property
-    def storage(self) -> tuple[int, tuple[int, ...]]:
-        """Equal for two names of one tensor (tied weights)."""
-        return self.tensor.data_ptr(), tuple(self.tensor.shape)
+    def tie(self) -> tuple[int, ...]:
+        """Equal for two names of one tensor (tied weights): one object on meta, one memory elsewhere."""
+        if self.tensor.is_meta or not self.tensor.numel():
+            return (self.identity,)
+        return (self.tensor.data_ptr(), *self.tensor.shape)
 
 
 def residents(module: torch.nn.Module) -> Mapping[str, Resident]:
     """List every tensor of `module`, tied names and non-persistent buffers included, in execution order."""
     persistent = set(module.state_dict(keep_vars=True))
     found = {
-        name: Resident(name, parameter.detach(), Role.PARAMETER)
+        name: Resident(name, parameter.detach(), Role.PARAMETER, id(parameter))
         for name, parameter in module.named_parameters(remove_duplicate=False)
     }
     for name, buffer in module.named_buffers(remove_duplicate=False):
         role = Role.BUFFER if name in persistent else Role.TRANSIENT
-        found[name] = Resident(name, buffer.detach(), role)
+        found[name] = Resident(name, buffer.detach(), role, id(buffer))
     return found
 
 
 def tie_groups(tensors: Mapping[str, Resident]) -> list[tuple[str, ...]]:
-    """Group the names that share one storage; singletons are left out. Meta tensors share nothing."""
-    groups: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    """Group the names that one tensor has; singletons are left out."""
+    groups: dict[tuple[int, ...], list[str]] = {}
     for resident in tensors.values():
-        if not resident.tensor.is_meta and resident.tensor.numel():
-            groups.setdefault(resident.storage, []).append(resident.name)
+        groups.setdefault(resident.tie, []).append(resident.name)
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .asserts import TensorMismatchError, assert_close
-    from .comparison import Axis, Comparison, Nonfinite, Worst, compare
+    from .comparison import Axis, Comparison, Nonfinite, Worst
     from .digests import combine, digest
+    from .judge import compare
     from .likeness import Likeness, explain
     from .message import describe
     from .threads import one_thread
@@ -35,7 +36,7 @@ _HOME = {
     "bitwise": "tolerance",
     "close": "tolerance",
     "combine": "digests",
-    "compare": "comparison",
+    "compare": "judge",
     "cosine": "tolerance",
     "default_tolerance": "tolerance",
     "describe": "message",

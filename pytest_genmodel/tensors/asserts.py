@@ -12,8 +12,9 @@ from typing import Any
 
 from pytest_genmodel.errors import BadInputError, GenmodelError
 
-from .comparison import Comparison, compare
+from .comparison import Comparison
 from .inputs import is_plain
+from .judge import compare
 from .message import LABELS, Labels, brief, describe
 from .tolerance import Tolerance
 

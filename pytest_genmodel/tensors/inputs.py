@@ -95,13 +95,10 @@ def _from_numpy(value: Any, what: str) -> torch.Tensor:
     import numpy
 
     array = numpy.asarray(value)
-    if (array.dtype.names is None and array.dtype.kind == "V") or array.dtype.name.startswith(
-        ("bfloat", "float8")
-    ):
+    if array.dtype.name.startswith(("bfloat16", "float8")):  # ml_dtypes, as JAX has them
         dtype = getattr(torch, array.dtype.name, None)
         if isinstance(dtype, torch.dtype):
-            carrier = array.view(numpy.dtype(f"i{array.dtype.itemsize}"))
-            return torch.from_numpy(numpy.ascontiguousarray(carrier).reshape(array.shape)).view(dtype)
+            return torch.from_numpy(array.view(f"i{array.dtype.itemsize}").copy()).view(dtype)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):

@@ -86,12 +86,19 @@ class Evidence:
         self.actual, self.expected = actual, expected
         self.shape = tuple(actual.shape)
         self.numel = actual.numel()
+        self._named = bool(names)
         self.names = names or tuple(f"axis {axis}" for axis in range(len(self.shape)))
 
     @cached_property
     def places(self) -> torch.Tensor:
         """Flat places of the small sample: all of a small tensor."""
         return spread_places(self.numel, SAMPLE)
+
+    @cached_property
+    def is_mask(self) -> bool:
+        """Whether expected has at most two values, as far as the small sample tells."""
+        values = self.sample[1]
+        return bool(((values == values.amin()) | (values == values.amax())).all())
 
     @cached_property
     def taken(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,12 +119,15 @@ class Evidence:
         return ((as_wide(actual), as_wide(expected)) for actual, expected in self.native_pairs())
 
     def place(self, flat: int) -> str:
-        """A flat place as an index, for texts: ``[0, 12]``."""
+        """A flat place as an index, for texts: ``[0, 12]``, or ``[frame 0, height 12]`` with names."""
         index: list[int] = []
         for size in reversed(self.shape):
             flat, position = divmod(flat, size)
             index.append(position)
-        return str(index[::-1])
+        index.reverse()
+        if not self._named:
+            return str(index)
+        return "[" + ", ".join(f"{name} {at}" for name, at in zip(self.names, index, strict=True)) + "]"
 
     @cached_property
     def difference(self) -> float:

@@ -31,6 +31,7 @@ _LINE_SAMPLE = 64  # places looked at in each row
 _SHIFT_WINDOW = 2**18  # bytes searched on either side of the middle
 _PATTERN = 64  # bytes of the pattern searched for
 _MOST_SORTED = 2**24
+_ENOUGH_FOR_MASKS = 64
 
 
 def transposed(evidence: Evidence) -> Likeness | None:
@@ -46,7 +47,7 @@ def transposed(evidence: Evidence) -> Likeness | None:
         if fit is None:
             continue
         if turned == shape:
-            moved = [evidence.names[axis] for place, axis in enumerate(order) if place != axis]
+            moved = [evidence.names[place] for place, axis in enumerate(order) if place != axis]
             text = f"actual is expected with {_and(moved)} {'swapped' if len(moved) == 2 else 'permuted'}"
         else:
             text = f"actual is expected, transposed to {turned} and then read as {shape}"
@@ -121,7 +122,11 @@ def flat_shift(evidence: Evidence) -> Likeness | None:
     """The bytes are right and start at the wrong place, as after a wrong offset into a file."""
     if evidence.actual.dtype != evidence.expected.dtype or evidence.numel < 2 * _PATTERN:
         return None
-    actual, expected = (side.cpu().contiguous().view(-1) for side in (evidence.actual, evidence.expected))
+    sides = evidence.actual, evidence.expected
+    free = all(side.device.type == "cpu" and side.is_contiguous() for side in sides)
+    if not free and evidence.numel > FULL_CHECK:
+        return None  # not worth a copy of a large tensor
+    actual, expected = (side.cpu().contiguous().view(-1) for side in sides)
     first, second = actual.view(torch.uint8), expected.view(torch.uint8)
     middle = first.numel() // 2
     pattern = bytes(raw_bytes(first[middle : middle + _PATTERN]))
@@ -161,10 +166,8 @@ def same_values(evidence: Evidence) -> Likeness | None:
         return None
     everywhere = torch.arange(evidence.numel)
     x, y = (as_wide(take(side, everywhere)).sort().values for side in (evidence.actual, evidence.expected))
-    if not torch.equal(x, y) or x[0] == x[-1]:
-        return None
-    # Two values can hardly fail to be the same multiset when there are only a few of them.
-    if evidence.numel > 64 and int(torch.unique_consecutive(x).numel()) < evidence.numel // 8:
+    # A few values, repeated, are easily the same in another tensor too.
+    if not torch.equal(x, y) or evidence.is_mask or torch.unique_consecutive(x).numel() * 8 < evidence.numel:
         return None
     return Likeness(
         "permuted",
@@ -258,6 +261,9 @@ def _nearest_lines(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor
 
 def _try(evidence: Evidence, source: Source) -> Fit | None:
     """The fit of a rearrangement if it is worth a claim: on the small sample first, then on all of the tensor."""
+    # Zeros and ones fall into each other's places by chance.
+    if evidence.is_mask and evidence.numel < _ENOUGH_FOR_MASKS:
+        return None
     glance = measure_fit(evidence.sample[0], as_wide(take(evidence.expected, source(evidence.places))))
     if not evidence.explains(glance):
         return None

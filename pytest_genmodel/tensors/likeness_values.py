@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
@@ -67,6 +68,8 @@ def constant(evidence: Evidence) -> Likeness | None:
 
 def nonfinite(evidence: Evidence) -> Likeness | None:
     """NaN or Inf on one side where the other has a number."""
+    if all(_all_finite(actual) and _all_finite(expected) for actual, expected in evidence.native_pairs()):
+        return None
     count, first, last, others, of_actual = 0, -1, -1, 0, 0
     offset = 0
     for x, y in evidence.wide_pairs():
@@ -184,41 +187,37 @@ def scaled(evidence: Evidence) -> Likeness | None:
     """actual = factor * expected."""
     if int(torch.count_nonzero(evidence.sample[1])) < _ENOUGH_FOR_FACTOR:
         return None
-    factor = evidence.moments.factor
-    for candidate in (_near_round(factor), factor):
-        if candidate is None or candidate in (0.0, 1.0):
-            continue
-        fit = _try(evidence, _line(evidence, candidate, 0.0))
-        if fit is not None:
-            story = factor_story(candidate)
-            return Likeness(
-                "scaled",
-                f"actual is expected times {candidate:.6g}{story}{evidence.how_well(fit)}",
-                "A scale was applied once too often or not at all: look at alpha / rank of an adapter, "
-                "the VAE scaling_factor, or a guidance or attention scale.",
-                fit.residual,
-                {"factor": candidate},
-            )
-    return None
+    factor = _simplest(evidence, evidence.moments.factor, lambda factor: _line(evidence, factor, 0.0))
+    fit = None if factor in (0.0, 1.0) else _try(evidence, _line(evidence, factor, 0.0))
+    if fit is None:
+        return None
+    return Likeness(
+        "scaled",
+        f"actual is expected times {factor:.6g}{factor_story(factor)}{evidence.how_well(fit)}",
+        "A scale was applied once too often or not at all: look at alpha / rank of an adapter, "
+        "the VAE scaling_factor, or a guidance or attention scale.",
+        fit.residual,
+        {"factor": factor},
+    )
 
 
 def offset(evidence: Evidence) -> Likeness | None:
     """actual = expected + offset."""
     moments = evidence.moments
-    shift = moments.mean_actual - moments.mean_expected
-    if moments.n < _ENOUGH_FOR_FACTOR or shift == 0.0:
+    if moments.n < _ENOUGH_FOR_FACTOR:
         return None
-    for candidate in (_near_round(shift), shift):
-        fit = None if candidate is None else _try(evidence, _line(evidence, 1.0, candidate))
-        if candidate is not None and fit is not None:
-            return Likeness(
-                "offset",
-                f"actual is expected {_signed(candidate)} everywhere{evidence.how_well(fit)}",
-                "A constant was added: look for a bias, a shift_factor, or a mean that one side does not subtract.",
-                fit.residual,
-                {"offset": candidate},
-            )
-    return None
+    fitted = moments.mean_actual - moments.mean_expected
+    shift = _simplest(evidence, fitted, lambda shift: _line(evidence, 1.0, shift))
+    fit = None if shift == 0.0 else _try(evidence, _line(evidence, 1.0, shift))
+    if fit is None:
+        return None
+    return Likeness(
+        "offset",
+        f"actual is expected {_signed(shift)} everywhere{evidence.how_well(fit)}",
+        "A constant was added: look for a bias, a shift_factor, or a mean that one side does not subtract.",
+        fit.residual,
+        {"offset": shift},
+    )
 
 
 def linear(evidence: Evidence) -> Likeness | None:
@@ -289,6 +288,14 @@ def _only_value(tensor: torch.Tensor, sample: torch.Tensor) -> float | None:
     return value if all(bool((x == value).all()) for x, _ in whole.wide_pairs()) else None
 
 
+def _all_finite(block: torch.Tensor) -> bool:
+    """Whether a block certainly holds neither NaN nor Inf, at the price of one sum."""
+    if kind_of(block.dtype) != "float":
+        return True
+    work = block if block.dtype in (torch.float32, torch.float64) else block.to(torch.float32)
+    return math.isfinite(float(work.sum()))
+
+
 def _try(evidence: Evidence, predict: Predict) -> Fit | None:
     """The fit of a prediction over the whole tensor if it is worth a claim; the sample turns most down at once."""
     if not evidence.explains(evidence.glance(predict)):
@@ -310,19 +317,20 @@ def _line(evidence: Evidence, factor: float, offset: float) -> Predict:
     return predict
 
 
-def _near_round(value: float) -> float | None:
-    """The round number or simple fraction that a fitted figure probably stands for."""
-    if value == 0.0 or not math.isfinite(value):
-        return None
-    fraction = Fraction(abs(value)).limit_denominator(64)
-    for candidate in (
-        float(fraction),
-        1 / round(1 / abs(value)) if abs(value) < 1 else 0.0,
-        float(f"{abs(value):.3g}"),
-    ):
-        if candidate and math.isclose(candidate, abs(value), rel_tol=2e-3):
-            return math.copysign(candidate, value)
-    return None
+def _simplest(evidence: Evidence, fitted: float, line: Callable[[float], Predict]) -> float:
+    """The roundest figure that fits the sample as well as the fitted one does."""
+    if fitted == 0.0 or not math.isfinite(fitted):
+        return 0.0
+    size = abs(fitted)
+    limit = 1.1 * evidence.glance(line(fitted)).residual
+    candidates = [float(Fraction(size).limit_denominator(64)), float(f"{size:.3g}"), float(f"{size:.6g}")]
+    if size < 1.0:
+        candidates.insert(0, 1.0 / round(1.0 / size))
+    for candidate in candidates:
+        simple = math.copysign(candidate, fitted)
+        if candidate and evidence.glance(line(simple)).residual <= limit:
+            return simple
+    return fitted
 
 
 def _formula(factor: float, offset: float) -> str:

@@ -80,7 +80,7 @@ def percent(share: float) -> str:
 def _values_headline(comparison: Comparison) -> str:
     tolerance = comparison.tolerance
     if comparison.problem == "nonfinite":
-        return f"NaN or Inf on one side only; {_share(comparison)} do not match"
+        return f"NaN or Inf does not match: {_share(comparison)} are wrong"
     if isinstance(tolerance, Psnr) and comparison.psnr is not None:
         return f"psnr {comparison.psnr:.4g} dB is below {tolerance.db:g} dB (peak {tolerance.peak:g})"
     if isinstance(tolerance, Cosine) and comparison.cosine is not None:

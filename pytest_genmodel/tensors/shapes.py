@@ -15,7 +15,7 @@ _MOST_AXES = 6
 def relate_shapes(actual: torch.Tensor, expected: torch.Tensor, names: tuple[str, ...] = ()) -> str | None:
     """One sentence that says how two tensors of different shape relate, or None.
 
-    A claim about values has been carried out and found bit for bit equal; without one, it names the sizes that differ.
+    A claim about values has been carried out and found equal bit by bit; without one, it names the sizes that differ.
     """
     readable = not (actual.is_meta or expected.is_meta) and actual.dtype == expected.dtype
     if readable and actual.numel() and expected.numel():

@@ -54,7 +54,7 @@ def observe_optimizers() -> Iterator[Observed]:
         register_optimizer_step_pre_hook,
     )
 
-    from pytest_genmodel.tensors.digest import digest
+    from pytest_genmodel.tensors import digest
 
     observed = Observed()
 

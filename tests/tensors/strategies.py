@@ -47,4 +47,5 @@ def tensors(
     dtypes: list[torch.dtype] = EVERY,
     shape: st.SearchStrategy[tuple[int, ...]] | None = None,
 ) -> torch.Tensor:
-    return draw(build(shape or shapes()), build(st.sampled_from(dtypes)), build(st.integers(0, 10**6)))
+    size = build(shapes() if shape is None else shape)
+    return draw(size, build(st.sampled_from(dtypes)), build(st.integers(0, 10**6)))

@@ -30,9 +30,8 @@ def test_blocks_cover_a_tensor_once_and_in_order(shape, limit):
 @quick
 @given(tensors(shape=shapes(least=1)), st.integers(1, 20))
 def test_pairs_are_in_step(tensor, limit):
-    turned = (
-        tensor.permute(*reversed(range(tensor.dim()))).contiguous().permute(*reversed(range(tensor.dim())))
-    )
+    backwards = tuple(reversed(range(tensor.dim())))
+    turned = tensor.permute(backwards).contiguous().permute(backwards)
     for first, second in pairs(tensor, turned, limit):
         assert same_bits(first, second)
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import data, text, vae
 from .clock import Clock, cosine
 
-STEPS = 4500
+STEPS = 3000
 BATCH = 32
 RATE = 2e-3
 POSITION_RATE = 1e-2
@@ -102,6 +103,7 @@ def train(cache: Cache, held_out: Cache, scheduler: Any, seed: int) -> CogVideoX
         ],
         betas=(0.9, 0.95),
         weight_decay=0.01,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, STEPS, 100, 0.005))
     trained = [*model.parameters(), table]
@@ -158,7 +160,8 @@ def _loss(
     image *= kept(DROP_IMAGE)[:, None, None, None, None]
     silent = kept(DROP_CAPTION) == 0
     states = cache.states[cache.captions[rows].masked_fill(silent, len(cache.states) - 1)]
-    with torch.autocast("cpu", torch.bfloat16):
+    # For fewer than a hundred tokens the plain attention takes three quarters of the time of the fused one.
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         output = model(torch.cat([noisy, image], dim=2), states, times, image_rotary_emb=table_rotary).sample
     guess = scheduler.get_velocity(output.float(), noisy, times)
     weight = 1 / (1 - scheduler.alphas_cumprod[times])
@@ -172,7 +175,7 @@ def validate(
     scheduler: Any,
     table_rotary: tuple[torch.Tensor, torch.Tensor],
 ) -> dict[str, float]:
-    """Return the mean squared error of the predicted clean latents at some noise levels, with the image and without."""
+    """Return mean squared errors of the predicted clean latents, by noise level, with the image and without it."""
     model.eval()
     generator = torch.Generator().manual_seed(0)
     clean, states = cache.latents, cache.states[cache.captions]

@@ -39,17 +39,18 @@ class CogVideoX(Family):
         )
 
     def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
-        """Whole patches in space, 4k + 1 frames, and the trained size where positions are learned."""
+        """Whole patches in space, 8k + 1 frames, and the trained size where positions are learned."""
         config = checkpoint.components["transformer"].config
         unit = self._spatial_compression(checkpoint) * config.get("patch_size", 2)
         if height % unit or width % unit:
             raise BadInputError(f"the size {width}x{height} is not in multiples of {unit} pixels")
-        temporal = checkpoint.components["vae"].config.get("temporal_compression_ratio", 4)
-        temporal = int(temporal)
-        if (frames - 1) % temporal:
+        # The decoder takes latent frames in twos, the odd one first: with an even number of them the clip has
+        # another length than was asked for.
+        unit = 2 * int(checkpoint.components["vae"].config.get("temporal_compression_ratio", 4))
+        if (frames - 1) % unit:
             raise BadInputError(
-                f"{frames} frames cannot be made: CogVideoX makes {temporal}k + 1 "
-                f"(the nearest is {max(1, (frames - 1) // temporal * temporal + 1)})"
+                f"{frames} frames cannot be made: CogVideoX makes {unit}k + 1 "
+                f"(the nearest is {round((frames - 1) / unit) * unit + 1})"
             )
         trained = self.geometry(checkpoint)
         if config.get("use_learned_positional_embeddings") and (height, width) != (

@@ -7,6 +7,7 @@ grating period of the shorter side.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,14 @@ class Backdrop:
         import numpy as np
 
         x, y = _grid(height, width)
-        across = (x - 0.5) * np.cos(self.angle) + (y - 0.5) * np.sin(self.angle)
+        across = (x - 0.5) * math.cos(self.angle) + (y - 0.5) * math.sin(self.angle)
         share = np.clip(across / 1.4 + 0.5, 0.0, 1.0)[..., None]
         start, end = np.asarray(self.start), np.asarray(self.end)
-        short = min(height, width)
-        along = x * (width / short) * np.cos(self.grating_angle) + y * (height / short) * np.sin(
-            self.grating_angle
-        )
-        grating = self.depth * np.sin(2 * np.pi * along / self.period)[..., None]
-        return np.clip(start + share * (end - start) + grating, 0.0, 1.0).astype(np.float32)
+        right, down = x * width / min(height, width), y * height / min(height, width)
+        along = right * math.cos(self.grating_angle) + down * math.sin(self.grating_angle)
+        grating = self.depth * np.sin(2 * math.pi * along / self.period)[..., None]
+        picture: Array = np.clip(start + share * (end - start) + grating, 0.0, 1.0).astype(np.float32)
+        return picture
 
 
 def render(
@@ -73,6 +73,7 @@ def render(
 ) -> Array:
     """Return the picture of one scene: float32 of shape (height, width, 3), RGB in [0, 1], equal in every run.
 
+    Every value is a multiple of 1/255, so the picture passes through an 8-bit image unchanged.
     `center` is (x, y) in fractions of width and height, (0, 0) the upper left corner; `radius` is a fraction of the
     shorter side. Raises `BadInputError` for an unknown shape or color and for sizes below one pixel.
     """
@@ -97,7 +98,9 @@ def paint(canvas: Array, *, shape: str, color: str, center: tuple[float, float],
     outline = _distance(shape, (x - center[0]) * width, (y - center[1]) * height, radius * short)
     share = np.clip(0.5 - outline, 0.0, 1.0)[..., None]
     ink = np.asarray(COLORS[color])
-    return (canvas * (1.0 - share) + ink * share).astype(np.float32)
+    painted = canvas * (1.0 - share) + ink * share
+    picture: Array = (np.round(painted * 255.0) / 255.0).astype(np.float32)
+    return picture
 
 
 def locate(image: Array) -> tuple[float, float] | None:

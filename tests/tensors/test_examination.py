@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pytest_genmodel.tensors.examination import AxisCount, examine, holds_nan
+from pytest_genmodel.tensors.inspection import inspect
+from pytest_genmodel.tensors.tolerance import bitwise, close, ulp
+
+from .strategies import EVERY, draw
+
+
+@pytest.mark.parametrize("dtype", EVERY)
+def test_holds_nan(dtype):
+    tensor = draw((700,), dtype, 0)
+    assert not holds_nan(tensor)
+    if dtype.is_floating_point or dtype.is_complex:
+        tensor[600] = math.nan
+        assert holds_nan(tensor)
+
+
+def test_infinities_are_no_nan():
+    assert not holds_nan(torch.tensor([math.inf, -math.inf]))
+    assert not holds_nan(torch.full((2**19,), 60000, dtype=torch.float16))
+    assert holds_nan(torch.cat([torch.zeros(2**18), torch.tensor([math.nan])]))
+
+
+def test_counts_add_up_over_blocks():
+    expected = torch.randn(3, 200, 300)
+    actual = expected.clone()
+    actual[2, 199] += 1
+    actual[0, 0, 0] = math.nan
+    found = examine(actual, expected, close(0.0, 0.5), equal_nan=False, in_detail=True)
+    assert (found.mismatched, found.odd) == (301, 1)
+    assert found.tallies[0].first_nan == 0
+    assert found.needed_atol == pytest.approx(1.0, abs=1e-5)
+    assert found.worst[0] == 0
+    assert [count.mismatched.sum() for count in found.axes] == [301, 301, 301]
+    assert found.axes[1].mismatched[199] == 300
+
+
+def test_axis_count_for_one_dimension():
+    count = AxisCount.along(0, 5)
+    found = examine(torch.arange(5.0), torch.zeros(5), close(0.0, 2.5), equal_nan=False, in_detail=True)
+    assert found.axes[0].mismatched.tolist() == [0, 0, 0, 1, 1]
+    assert found.axes[0].max_abs.tolist() == [0, 1, 2, 3, 4]
+    assert count.mismatched.tolist() == [0] * 5
+
+
+def test_bitwise_counts_what_only_bits_tell():
+    found = examine(
+        torch.tensor([0.0, 1.0, 2.0]),
+        torch.tensor([-0.0, 1.0, 3.0]),
+        bitwise,
+        equal_nan=False,
+        in_detail=True,
+    )
+    assert (found.mismatched, found.silent) == (2, 1)
+
+
+def test_inspection_of_complex_numbers():
+    seen = inspect(torch.tensor([3 + 4j]), torch.tensor([0j]), close(0.0, 4.9), equal_nan=False)
+    assert float(seen.distance) == 5.0
+    assert bool(seen.bad)
+
+
+def test_ulps_of_two_dtypes_are_those_of_the_coarser():
+    seen = inspect(
+        torch.tensor([1.0078125], dtype=torch.bfloat16), torch.tensor([1.0]), ulp(1), equal_nan=False
+    )
+    assert float(seen.steps) == 1.0
