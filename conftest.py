@@ -8,4 +8,4 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.inner"]

@@ -5,7 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -86,22 +86,6 @@ def genmodel_claim(request: pytest.FixtureRequest, _genmodel_target: int) -> Non
 
     name, parameters = request.param
     judge_item(request.node, request.config.stash[SESSION], _genmodel_target, name, parameters)
-
-
-@pytest.fixture(autouse=True)
-def _genmodel_residency(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let two pipelines be resident for a test that asks for both."""
-    session = request.config.stash.get(SESSION, None)
-    names = set(request.fixturenames)
-    both = bool(names & {"candidate", "genmodel_candidate"}) and bool(
-        names & {"reference", "genmodel_reference"}
-    )
-    if session is None or not both:
-        yield
-        return
-    session.residency.limit = 2
-    yield
-    session.residency.limit = 1
 
 
 def _opened(open_: Callable[[], Opened]) -> Opened:

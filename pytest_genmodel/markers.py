@@ -35,15 +35,11 @@ def generate(metafunc: pytest.Metafunc, genmodel: GenmodelSession) -> None:
         metafunc.parametrize(CLAIM_FIXTURE, claims, ids=_ids(claims), indirect=True)
 
 
-def add_fixture(item_fixtures: list[str]) -> None:
-    """Let a marked test depend on the fixture that judges its claim, before all others of its own."""
-    if CLAIM_FIXTURE not in item_fixtures:
-        item_fixtures.append(CLAIM_FIXTURE)
-
-
-def is_marked(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether any invariant marker stands on the node."""
-    return node.get_closest_marker(MARKER) is not None
+def prepare(collector: pytest.Collector, function: Any) -> None:
+    """Let a marked test function use the fixture that judges its claim; it must be known before items are made."""
+    own = (mark.name for mark in getattr(function, "pytestmark", ()))
+    if MARKER in own or collector.get_closest_marker(MARKER) is not None:
+        pytest.mark.usefixtures(CLAIM_FIXTURE)(function)
 
 
 def _marks(metafunc: pytest.Metafunc) -> list[pytest.Mark]:

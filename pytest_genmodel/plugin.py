@@ -6,6 +6,8 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import difflib
+import inspect
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,6 @@ import pytest
 from pytest_genmodel import markers, settings
 from pytest_genmodel.fixtures import (
     SESSION,
-    _genmodel_residency,
     candidate,
     genmodel,
     genmodel_candidate,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pytest_genmodel.reports.report import Report
 
 __all__ = [
-    "_genmodel_residency",
     "candidate",
     "genmodel",
     "genmodel_candidate",
@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not session.settings.candidates:
         return
     _take_selected(config)
+    _check_report_path(session)
     if not hasattr(config, "workerinput"):
         _check_specs(session)
     _start_report(config, session)
@@ -76,6 +77,16 @@ def _check_specs(session: GenmodelSession) -> None:
     except BadInputError as error:
         session.close()
         raise pytest.UsageError(str(error)) from None
+
+
+def _check_report_path(session: GenmodelSession) -> None:
+    """Find out before an hour of sampling that the report cannot be written."""
+    path = session.settings.json
+    if path is None:
+        return
+    parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
+    if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise pytest.UsageError(f"--genmodel-json={path}: cannot be written there")
 
 
 def _take_selected(config: pytest.Config) -> None:
@@ -147,13 +158,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if is_selected(item)]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
+    """Prepare a marked test function; pytest itself makes the item."""
+    if name.startswith("test") and inspect.isfunction(obj):
+        markers.prepare(collector, obj)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make items of markers and candidates."""
-    if markers.is_marked(metafunc.definition):
-        markers.add_fixture(metafunc.fixturenames)
-        if markers.TARGET_FIXTURE not in metafunc.fixturenames:
-            metafunc.fixturenames.append(markers.TARGET_FIXTURE)
     markers.generate(metafunc, metafunc.config.stash[SESSION])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let two pipelines be resident for a test that asks for both."""
+    session = item.config.stash[SESSION]
+    if session.settings.candidates:
+        names = set(getattr(item, "fixturenames", ()))
+        both = names & {"candidate", "genmodel_candidate"} and names & {"reference", "genmodel_reference"}
+        session.residency.limit = 2 if both else 1
 
 
 @pytest.hookimpl(wrapper=True)

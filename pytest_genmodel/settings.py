@@ -172,17 +172,29 @@ def read(config: pytest.Config) -> Settings:
     values: dict[str, Any] = {}
     for option in OPTIONS:
         given, source = config.getoption(option.ini), option.flag
-        if given is None:
+        from_ini = given is None
+        if from_ini:
             given, source = config.getini(option.ini), option.ini
         if given is None or given in ("", []):
             continue
         if option.action == "append":
-            values[option.field] = tuple(_parse(option, source, text) for text in given)
+            texts = [_beside_ini(config, text) for text in given] if from_ini else given
+            values[option.field] = tuple(_parse(option, source, text) for text in texts)
         elif option.action == "store":
-            values[option.field] = _parse(option, source, str(given))
+            text = _beside_ini(config, str(given)) if from_ini and option.metavar in _PATHS else str(given)
+            values[option.field] = _parse(option, source, text)
         else:
             values[option.field] = bool(given) == (option.action == "store_true")
     return Settings(**values)
+
+
+_PATHS = ("SPEC", "FILE")
+
+
+def _beside_ini(config: pytest.Config, text: str) -> str:
+    """A path in the ini file is relative to it, wherever pytest was started."""
+    beside = (config.inipath.parent if config.inipath else config.rootpath) / text
+    return str(beside) if beside.exists() else text
 
 
 def _parse(option: Option, source: str, text: str) -> Any:

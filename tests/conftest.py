@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +11,17 @@ from typing import Any
 
 import pytest
 
+import pytest_genmodel
 from pytest_genmodel.invariants.verdict import Verdict
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.session import GenmodelSession
 from pytest_genmodel.settings import Settings
 
-# pytester forgets modules that an inner run was the first to import; torch cannot be imported twice.
-for module in (
-    "torch",
-    "diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video",
-    "peft",
-    "transformers",
-):
+# pytester forgets modules that an inner run was the first to import; torch cannot be imported twice, and what a
+# test patches must be the module that the inner run uses.
+HEAVY = ("torch", "diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video", "peft", "transformers")
+OURS = (found.name for found in pkgutil.walk_packages(pytest_genmodel.__path__, "pytest_genmodel."))
+for module in (*HEAVY, *OURS):
     importlib.import_module(module)
 
 

@@ -30,7 +30,7 @@ class Residency:
     _holders: list[Holder] = field(default_factory=list)
 
     def is_alone(self, holder: Holder) -> bool:
-        """Whether no other pipeline is resident."""
+        """Whether no other pipeline holds anything."""
         return all(other is holder for other in self._holders)
 
     def find(self, key: str) -> Any | None:
@@ -38,14 +38,12 @@ class Residency:
         return next((live for holder in self._holders if (live := holder.live(key)) is not None), None)
 
     def enter(self, holder: Holder, keys: Collection[str]) -> None:
-        """Make room for `holder`, which is about to load; others keep what lies under `keys`."""
-        if holder in self._holders:
-            self._holders.remove(holder)
-        while len(self._holders) >= self.limit:
-            self._holders.pop(0).release(keep=keys)
-        self._holders.append(holder)
+        """Make room for `holder`, which is about to load; the others keep at most what lies under `keys`."""
+        others = [other for other in self._holders if other is not holder]
+        self._holders = [*others, holder]
+        for other in others[: len(self._holders) - self.limit]:
+            other.release(keep=keys)
 
     def leave(self, holder: Holder) -> None:
-        """Forget `holder`."""
-        if holder in self._holders:
-            self._holders.remove(holder)
+        """Forget `holder`, which holds nothing any more."""
+        self._holders = [other for other in self._holders if other is not holder]

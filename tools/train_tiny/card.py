@@ -111,8 +111,8 @@ python -m tools.train_tiny --out DIR --seed {measured.seed}
 {measured.trained}, threads: {measured.threads}. Text encoder {text.STEPS} steps, autoencoder {vae.STEPS} steps,
 transformer {denoiser.STEPS} steps of {denoiser.BATCH} clips. The objective is that of the diffusers CogVideoX
 image-to-video example (v-prediction, as a clean latent, weight 1/(1 - alpha)). The caption is left out in
-{denoiser.DROP_CAPTION:.0%} of the clips, the image in {denoiser.DROP_IMAGE:.0%}. What is shipped is the moving average
-({denoiser.EMA}). The last bits depend on machine, thread count and library versions.
+{denoiser.DROP_CAPTION:.0%} of the clips, the image in {denoiser.DROP_IMAGE:.0%}. What is shipped is the moving
+average ({denoiser.EMA}). The last bits depend on machine, thread count and library versions.
 
 ## Measured
 

@@ -1,4 +1,4 @@
-"""Running pytest inside pytest."""
+"""Fixtures that run pytest inside pytest."""
 
 from __future__ import annotations
 

@@ -1,0 +1,207 @@
+"""What is given and cannot be used: one line, or a finding; never our traceback, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.editing import TRANSFORMER, edit_json
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in str(path)}
+
+
+@pytest.fixture
+def refused(run, pytester):
+    """Run with these arguments; give the one line of the usage error."""
+
+    def call(*arguments: str) -> str:
+        before = files(pytester.path)
+        result = run("-p", "no:cacheprovider", *arguments, candidate=False)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "Traceback" not in result.stdout.str() + result.stderr.str()
+        assert files(pytester.path) == before
+        [line] = [line for line in result.errlines if line]
+        return line
+
+    return call
+
+
+def test_missing_path(refused):
+    assert refused("--genmodel-ckpt=outputs/run-17/last") == (
+        "ERROR: outputs/run-17/last: no such file or folder"
+    )
+
+
+def test_missing_reference(refused, healthy):
+    assert "nowhere/at/all: no such file" in refused(
+        f"--genmodel-ckpt={healthy}", "--genmodel-ref=nowhere/at/all"
+    )
+
+
+def test_empty_folder(refused, tmp_path):
+    assert "the folder is empty" in refused(f"--genmodel-ckpt={tmp_path}")
+
+
+def test_folder_of_another_kind(refused, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+
+    assert "LlamaForCausalLM" in refused(f"--genmodel-ckpt={tmp_path}")
+
+
+def test_folder_without_a_checkpoint(refused, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+
+    line = refused(f"--genmodel-ckpt={tmp_path}")
+
+    assert "it holds notes.txt" in line
+    assert "model_index.json" in line
+
+
+def test_file_of_another_kind(refused, tmp_path):
+    (tmp_path / "video.mp4").write_bytes(b"0")
+
+    assert "a .mp4 file is not a checkpoint" in refused(f"--genmodel-ckpt={tmp_path / 'video.mp4'}")
+
+
+def test_unknown_tiny_name(refused):
+    assert "cogvideox-i2v" in refused("--genmodel-ckpt=tiny:cogvideo-i2v")
+
+
+def test_unknown_family(refused, copy):
+    edit_json(copy / "model_index.json", _class_name="CogVideoXPipeline")
+
+    line = refused(f"--genmodel-ckpt={copy}")
+
+    assert "CogVideoXPipeline" in line
+    assert "the nearest is CogVideoXImageToVideoPipeline" in line
+
+
+def test_reference_of_another_family(refused, copy, healthy, monkeypatch):
+    from pytest_genmodel.pipelines.families.cogvideox import CogVideoX
+
+    monkeypatch.setattr(
+        CogVideoX, "pipeline_classes", ("CogVideoXImageToVideoPipeline", "WanImageToVideoPipeline")
+    )
+    edit_json(copy / "model_index.json", _class_name="WanImageToVideoPipeline")
+
+    line = refused(f"--genmodel-ckpt={healthy}", f"--genmodel-ref={copy}")
+
+    assert "CogVideoXImageToVideoPipeline" in line
+    assert "WanImageToVideoPipeline: they cannot be compared" in line
+
+
+def test_partial_candidate_without_a_reference(refused, healthy):
+    assert "give that as --genmodel-ref" in refused(f"--genmodel-ckpt={healthy / 'transformer'}")
+
+
+def test_partial_reference(refused, healthy):
+    line = refused(f"--genmodel-ckpt={healthy}", f"--genmodel-ref={healthy / 'transformer'}")
+
+    assert "must be a whole pipeline" in line
+
+
+def test_report_that_cannot_be_written(refused, healthy, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    line = refused(f"--genmodel-ckpt={healthy}", f"--genmodel-json={tmp_path / 'file' / 'report.json'}")
+
+    assert "--genmodel-json" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--genmodel-frames=10"], "10 frames cannot be made"),
+        (["--genmodel-size=24x24"], "not in multiples of 16 pixels"),
+        (["--genmodel-size=32x32"], "learned positions for 16x16 only"),
+        (["--genmodel-image=nothing.png"], "cannot be read as a picture"),
+        (["--genmodel-device=cuda"], "this machine has no CUDA device"),
+    ],
+)
+def test_probe_that_cannot_be_made_is_an_error_with_its_reason(run, arguments, message):
+    import torch
+
+    if "cuda" in arguments[0] and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    result = run("-k", "seeded_sampling", *arguments)
+
+    result.assert_outcomes(errors=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert message in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_truncated_weights_are_a_finding(run, copy):
+    file = copy / TRANSFORMER
+    file.write_bytes(file.read_bytes()[:5000])
+
+    result = run(f"--genmodel-ckpt={copy}", candidate=False)
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["GM101 damaged file (error)", "  where:  transformer: diffusion_pytorch_model*"]
+    )
+    assert "Traceback" not in result.stdout.str()
+    result.assert_outcomes(failed=1, errors=6, skipped=2)
+
+
+def test_broken_model_index_is_a_finding(run, copy):
+    (copy / "model_index.json").write_text("{")
+
+    result = run(f"--genmodel-ckpt={copy}", candidate=False)
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["GM101 damaged file (error)"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_missing_optional_package_names_the_extra(run, copy, monkeypatch, healthy):
+    import importlib.util
+
+    from pytest_genmodel.training.lora import train_lora
+
+    adapter = train_lora(healthy, lr=1e-3, steps=1, seed=0, output=copy.parent / "adapter")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n == "peft" else find_spec(n, *a))
+
+    result = run(f"--genmodel-ckpt={adapter}", "--genmodel-ref={healthy}", "-k", "seeded", candidate=False)
+
+    result.assert_outcomes(errors=1)
+    assert "pip install 'pytest-genmodel[lora]'" in result.stdout.str()
+
+
+def test_crash_of_a_check_is_an_error_that_says_where(run, monkeypatch):
+    from pytest_genmodel.invariants import sampling
+
+    monkeypatch.setattr(sampling, "content_findings", lambda sample: 1 / 0)
+
+    result = run("-k", "seeded_sampling")
+
+    result.assert_outcomes(errors=1)
+    assert (
+        "the check itself crashed: ZeroDivisionError: division by zero (test_bad_input.py"
+        in result.stdout.str()
+    )
+
+
+def test_work_files_are_gone_after_the_run(run, tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run("-k", "round_trip or zero_lr")
+
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("genmodel-")]
+
+
+def test_half_a_folder_is_no_checkpoint(refused, copy):
+    shutil.rmtree(copy / "transformer")
+    (copy / "model_index.json").unlink()
+    for name in ("vae", "text_encoder"):
+        shutil.rmtree(copy / name)
+
+    assert "not a checkpoint" in refused(f"--genmodel-ckpt={copy}")

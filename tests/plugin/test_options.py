@@ -1,0 +1,123 @@
+"""Options and their ini twins: read, checked, and refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_genmodel.settings import OPTIONS, Settings, read
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--genmodel-level=fast", "one of static, quick, full"),
+        ("--genmodel-expect=same", "one of identical, finetuned, adapter"),
+        ("--genmodel-device=gpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("--genmodel-dtype=fp16", "one of auto, float32, bfloat16, float16"),
+        ("--genmodel-seed=-1", "a whole number, 0 or more"),
+        ("--genmodel-seed=x", "a whole number, 0 or more"),
+        ("--genmodel-steps=0", "a whole number, 1 or more"),
+        ("--genmodel-frames=two", "a whole number, 1 or more"),
+        ("--genmodel-size=720", "WIDTHxHEIGHT in pixels, as 720x480"),
+        ("--genmodel-size=0x8", "WIDTHxHEIGHT in pixels, as 720x480"),
+        ("--genmodel-prompt= ", "a value"),
+    ],
+)
+def test_wrong_value_is_one_line_that_names_option_and_accepted_values(run, argument, expected):
+    result = run(argument, candidate=False)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    lines = [line for line in result.errlines if line]
+    assert lines == [f"ERROR: {argument}: expected {expected}"]
+
+
+def test_wrong_ini_value_names_the_ini_key(run, pytester):
+    pytester.makeini("[pytest]\ngenmodel_level = fast\n")
+
+    result = run(candidate=False)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: genmodel_level=fast: expected one of static, quick, full"])
+
+
+def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
+    values = {
+        "ckpt": "tiny:a",
+        "ref": "tiny:b",
+        "expect": "finetuned",
+        "level": "static",
+        "device": "cuda:1",
+        "dtype": "bfloat16",
+        "seed": "7",
+        "steps": "3",
+        "frames": "9",
+        "size": "720x480",
+        "image": "cat.png",
+        "prompt": "a cat",
+        "json": "out.json",
+        "strict": "true",
+        "no-suite": "true",
+    }
+    assert {option.name for option in OPTIONS} == set(values)
+    flags = ("strict", "no-suite")
+    by_option = pytester.parseconfig(
+        *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
+    )
+    pytester.makeini(
+        "[pytest]\n" + "\n".join(f"genmodel_{name.replace('-', '_')} = {v}" for name, v in values.items())
+    )
+    by_ini = pytester.parseconfig()
+
+    assert read(by_option) == read(by_ini)
+    assert read(by_ini) == Settings(
+        candidates=("tiny:a",),
+        reference="tiny:b",
+        expect="finetuned",
+        level="static",
+        device="cuda:1",
+        dtype="bfloat16",
+        seed=7,
+        steps=3,
+        frames=9,
+        size=(720, 480),
+        image="cat.png",
+        prompt="a cat",
+        json="out.json",
+        strict=True,
+        suite=False,
+    )
+
+
+def test_nothing_said_is_the_default(pytester):
+    assert read(pytester.parseconfig()) == Settings()
+
+
+def test_command_line_wins_over_the_ini_file(pytester):
+    pytester.makeini("[pytest]\ngenmodel_level = static\ngenmodel_ckpt = tiny:a\n")
+
+    settings = read(pytester.parseconfig("--genmodel-level=full", "--genmodel-ckpt=tiny:b"))
+
+    assert (settings.level, settings.candidates) == ("full", ("tiny:b",))
+
+
+def test_path_in_the_ini_file_is_relative_to_it(pytester, copy):
+    copy.rename(pytester.path / "model")
+    pytester.makeini("[pytest]\ngenmodel_ckpt = model\n")
+    inner = pytester.mkdir("inner")
+
+    settings = read(pytester.parseconfig("--rootdir", str(pytester.path), str(inner)))
+
+    assert settings.candidates == (str(pytester.path / "model"),)
+
+
+def test_pyproject_can_hold_a_projects_policy(run, pytester, healthy):
+    pytester.makepyprojecttoml(
+        f'[tool.pytest.ini_options]\ngenmodel_ckpt = ["{healthy}"]\ngenmodel_level = "static"\n'
+    )
+
+    run("-k", "coverage", candidate=False).assert_outcomes(passed=1)
+
+
+def test_options_are_in_the_help_and_the_markers_too(run):
+    assert "--genmodel-ckpt=SPEC" in run("--help", candidate=False).stdout.str()
+    run("--markers", candidate=False).stdout.fnmatch_lines(["@pytest.mark.invariant(name, **parameters):*"])
