@@ -69,11 +69,11 @@ class GenmodelItem(pytest.Item):
 
     def setup(self) -> None:
         """Judge the claim."""
-        from pytest_genmodel.outcomes import judge_item
+        from pytest_genmodel.outcomes import judge_item, skip
 
         if self.claim.extra and importlib.util.find_spec(self.claim.extra[0]) is None:
             package, extra = self.claim.extra
-            pytest.skip(f"{package} is not installed (pip install 'pytest-genmodel[{extra}]')")
+            skip(f"{package} is not installed (pip install 'pytest-genmodel[{extra}]')")
         judge_item(self, self.genmodel, self.candidate, self.claim.invariant, dict(self.claim.parameters))
 
     def runtest(self) -> None:
@@ -90,4 +90,4 @@ class GenmodelItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Name the item as its id does."""
-        return self.path, None, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"
+        return self.path, 0, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"

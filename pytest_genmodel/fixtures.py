@@ -6,7 +6,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
@@ -29,10 +29,7 @@ def genmodel_target(request: pytest.FixtureRequest) -> int:
     """Which candidate a test is about: parametrized where there are several."""
     session = request.config.stash[SESSION]
     if not session.labels:
-        reason = "no candidate was given (--genmodel-ckpt=SPEC)"
-        if session.settings.strict:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        _not_given("no candidate was given (--genmodel-ckpt=SPEC)", session)
     return int(getattr(request, "param", 0))
 
 
@@ -53,10 +50,7 @@ def genmodel_reference(request: pytest.FixtureRequest) -> Pipeline:
     """The pipeline that is trusted; the test is skipped where none was given."""
     session = request.config.stash[SESSION]
     if session.settings.reference is None:
-        reason = "no reference was given (--genmodel-ref=SPEC)"
-        if session.settings.strict:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        _not_given("no reference was given (--genmodel-ref=SPEC)", session)
     spec = session.settings.reference
     return _opened(lambda: session.pipeline(spec))
 
@@ -86,6 +80,15 @@ def genmodel_claim(request: pytest.FixtureRequest, _genmodel_target: int) -> Non
 
     name, parameters = request.param
     judge_item(request.node, request.config.stash[SESSION], _genmodel_target, name, parameters)
+
+
+def _not_given(reason: str, session: GenmodelSession) -> NoReturn:
+    """A test that asks for what was not given is skipped, and is an error under a strict policy."""
+    from pytest_genmodel.outcomes import skip
+
+    if session.settings.strict:
+        pytest.fail(reason, pytrace=False)
+    skip(reason)
 
 
 def _opened(open_: Callable[[], Opened]) -> Opened:

@@ -5,7 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -40,9 +40,14 @@ def judge_item(
     if codes:
         item.user_properties.append(("genmodel.codes", ",".join(codes)))
     if verdict.outcome is Outcome.SKIPPED:
-        pytest.skip(verdict.reason or "does not apply")
+        skip(verdict.reason or "does not apply")
     if verdict.outcome is Outcome.INCONCLUSIVE:
         pytest.fail(f"{name} could not be judged: {verdict.reason}", pytrace=False)
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip, at the place of the item and not of the line here."""
+    raise pytest.skip.Exception(reason, _use_item_location=True)
 
 
 def raise_failures(item: pytest.Item) -> None:

@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HEALTHY = "tiny:cogvideox-i2v-trained"
@@ -49,12 +50,11 @@ def main() -> int:
 
 def judge(out: Path, report: str, *arguments: str) -> dict:
     """Run pytest as a user would, in an empty folder, and give the JSON report."""
-    folder = out / "empty"
-    folder.mkdir(exist_ok=True)
     path = (out / report).resolve()
     command = ["-m", "pytest", "-p", "no:cacheprovider", *arguments, f"--genmodel-json={path}"]
     print(f"$ pytest {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, *command], cwd=folder, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, *command], cwd=folder, check=False)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

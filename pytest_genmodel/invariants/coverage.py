@@ -20,7 +20,7 @@ from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
 
-_META = "without memory (torch's meta device; used anyway, they give whatever lay in memory)"
+_META = "never loaded, so random (on torch's meta device: a run uses whatever lies in memory)"
 
 
 @invariant(level=Level.STATIC)
@@ -203,7 +203,7 @@ def _adapter_wrapped(name: str, wrapped: list[str], unbacked: list[str], state: 
         message,
         component=name,
         location=targets[0] if targets else wrapped[0],
-        cause="the transformer was saved while its LoRA was still attached, and was loaded without it; the loader "
+        cause=f"the {name} was saved while its LoRA was still attached, and was loaded without it; the loader "
         "reports missing keys as a log line at most (zai-org/CogVideo issue 374)",
         evidence={
             "base_layers": len(bases),

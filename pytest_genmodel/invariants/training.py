@@ -58,9 +58,15 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
     if changed:
         return
     lost = [finding for finding in coverage(_context_of(context, trained)) if finding.code in _LOST]
-    for finding in lost:
-        yield replace(finding, evidence={**finding.evidence, "place": "GM704: the load lost it"})
-    if not lost:
+    yield from lost
+    if lost:
+        yield Finding(
+            "GM704",
+            f"what was written holds every value that went in, and the loaded model does not ({lost[0].code})",
+            component=lost[0].component,
+            location=lost[0].location,
+        )
+    else:
         yield from _sample(context, trained)
 
 

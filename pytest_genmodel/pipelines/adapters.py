@@ -28,6 +28,8 @@ def attach(pipeline: Any, adapter: Adapter) -> None:
         AttachError: diffusers refused it; says why.
     """
     require_peft("attaching a LoRA")
+    if ADAPTER_NAME in getattr(pipeline.transformer, "peft_config", {}):
+        return  # the denoiser was kept from an earlier pipeline of the same content, adapter and all
     try:
         if any(name.startswith(_PEFT_PREFIX) for name in adapter.weights.tensors):
             _attach_peft(pipeline, adapter)

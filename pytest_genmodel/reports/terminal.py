@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.reports.report import Report, count
-from pytest_genmodel.reports.text import finding_text
+from pytest_genmodel.reports.text import finding_text, fold
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-MOST_FINDINGS = 5
-_SEVERITIES = ("error", "warning", "note")
+MOST_FAULTS = 5
+_SEVERITIES = ("error", "warning")
 
 
 def write_summary(terminal: TerminalReporter, report: Report) -> None:
     """Write the genmodel section: one line for a candidate that holds, findings for one that does not."""
     if not report.verdicts:
         return
-    terminal.section("genmodel", sep="=")
+    terminal.write_sep("=", "genmodel")
     for candidate in report.candidates:
         verdicts = report.of(candidate["label"])
         if not verdicts:
@@ -44,29 +44,39 @@ def _headline(candidate: dict[str, Any], verdicts: list[dict[str, Any]]) -> str:
 
 
 def _body(verdicts: list[dict[str, Any]]) -> Iterator[str]:
-    found = [(verdict, finding) for verdict in verdicts for finding in verdict["findings"]]
-    loud = [(v, f) for v, f in found if f["severity"] != "note"]
-    loud.sort(key=lambda pair: _SEVERITIES.index(pair[1]["severity"]))
-    shown: set[tuple[str, str, str]] = set()
-    for verdict, finding in loud:
-        key = (finding["code"], finding["component"] or "", finding["location"] or "")
-        if key in shown or len(shown) >= MOST_FINDINGS:
-            continue
-        shown.add(key)
+    groups = _by_fault(verdicts)
+    for findings, names in groups[:MOST_FAULTS]:
         yield ""
-        yield from finding_text(finding).splitlines()
-        yield f"  found:  by {verdict['invariant']}"
-    if len(loud) > len(shown):
-        yield f"  and {len(loud) - len(shown)} more in the failures above"
-    yield from _by_reason(verdicts, "inconclusive", "not judged")
-    yield from _by_reason(verdicts, "skipped", "skipped")
+        yield from finding_text(findings[0]).splitlines()
+        yield f"  found:  by {', '.join(names)}"
+    if len(groups) > MOST_FAULTS:
+        yield ""
+        yield f"and {len(groups) - MOST_FAULTS} more faults in the failures above"
+    lines = [*_by_reason(verdicts, "inconclusive", "not judged"), *_by_reason(verdicts, "skipped", "skipped")]
+    if groups and lines:
+        yield ""
+    yield from lines
+
+
+def _by_fault(verdicts: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
+    """What is more than a note, one entry for a code in a component, with the invariants that found it."""
+    groups: dict[tuple[str, str | None], tuple[list[dict[str, Any]], list[str]]] = {}
+    for verdict in verdicts:
+        for finding in verdict["findings"]:
+            if finding["severity"] != "note":
+                findings, names = groups.setdefault((finding["code"], finding["component"]), ([], []))
+                findings.append(finding)
+                if verdict["invariant"] not in names:
+                    names.append(verdict["invariant"])
+    return sorted(groups.values(), key=lambda group: _SEVERITIES.index(group[0][0]["severity"]))
 
 
 def _by_reason(verdicts: list[dict[str, Any]], outcome: str, word: str) -> Iterator[str]:
-    """One line for each reason, with every invariant it holds for."""
+    """One entry for each reason, with every invariant it holds for."""
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict["outcome"] == outcome:
             reasons.setdefault(str(verdict["reason"]), []).append(verdict["invariant"])
     for reason, names in reasons.items():
-        yield f"  {word}: {', '.join(dict.fromkeys(names))}: {reason}"
+        start = f"  {word}: "
+        yield from fold(f"{', '.join(dict.fromkeys(names))}: {reason}", start).splitlines()

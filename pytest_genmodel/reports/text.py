@@ -38,14 +38,15 @@ def finding_text(finding: Mapping[str, Any]) -> str:
     lines = [f"{finding['code']} {finding['title']} ({finding['severity']})"]
     if where:
         lines.append(f"  where:  {where}")
-    lines.append(_fold(finding["message"], "  what:   "))
+    lines.append(fold(finding["message"], "  what:   "))
     if finding["cause"]:
-        lines.append(_fold(finding["cause"], "  cause:  "))
-    lines.append(_fold(finding["action"], "  action: "))
+        lines.append(fold(finding["cause"], "  cause:  "))
+    lines.append(fold(finding["action"], "  action: "))
     return "\n".join(lines)
 
 
-def _fold(text: str, start: str) -> str:
+def fold(text: str, start: str) -> str:
+    """Fold `text` to the report's width, behind `start` and as deep as it."""
     return textwrap.fill(
         text,
         WIDTH,

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from . import data, text, vae
 from .clock import Clock, cosine
 
-STEPS = 3000
+STEPS = 3500
 BATCH = 32
 RATE = 2e-3
 POSITION_RATE = 1e-2

@@ -1,0 +1,76 @@
+"""The documentation is true: links resolve, named tests exist, pages made from the code are up to date."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_genmodel.diagnosis.rules import RULES
+from pytest_genmodel.invariants.registry import all_invariants
+from pytest_genmodel.settings import OPTIONS
+from pytest_genmodel.suite import SUITE
+from tools import rules_page
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith(("http", "#")):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_tests_named_on_the_page_of_invariants_exist():
+    text = (ROOT / "docs/invariants.md").read_text()
+    named = re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)::(test_\w+)`", text)
+    assert len(named) > 25
+    for file, test in named:
+        [path] = (ROOT / "tests").rglob(file)
+        functions = {
+            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        }
+        assert test in functions, f"{file}::{test}"
+
+
+def test_every_built_in_invariant_is_on_its_page():
+    text = (ROOT / "docs/invariants.md").read_text()
+    for claim in (claim for claims in SUITE.values() for claim in claims):
+        assert f"`{claim.name}`" in text
+        assert claim.invariant in all_invariants()
+
+
+def test_page_of_rules_is_up_to_date():
+    assert rules_page.PAGE.read_text() == rules_page.page(), "run: python -m tools.rules_page"
+
+
+def test_every_rule_is_given_somewhere():
+    """A rule that nothing can trigger is a promise that is not kept."""
+    code = "\n".join(path.read_text() for path in (ROOT / "pytest_genmodel/invariants").glob("*.py"))
+    for rule in RULES:
+        assert not rule.startswith("GM") or f'"{rule}"' in code, rule
+
+
+def test_every_option_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for option in OPTIONS:
+        assert option.flag in text
+
+
+def test_version_is_in_the_changelog_or_unreleased():
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_shipped_files_are_small_and_name_no_machine():
+    data = ROOT / "pytest_genmodel/pipelines/tiny/data"
+    files = [path for path in data.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5_000_000
+    for path in files:
+        if path.suffix == ".json":
+            assert "/" + "root" not in path.read_text()
+            json.loads(path.read_text())
