@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
+from pytest_genmodel.checkpoints.weights import PickledWeights, WeightSet, open_weights
 
 _WEIGHT_NAME = re.compile(
     r"^(?P<base>diffusion_pytorch_model|pytorch_model|model)"
@@ -19,8 +19,16 @@ _WEIGHT_NAME = re.compile(
     r"(?P<shard>-\d{5}-of-\d{5})?"
     r"(?P<old_variant>\.(?!safetensors|bin)[\w-]+)?"
     r"\.(?P<container>safetensors|bin)"
-    r"(?P<index>\.index(?P<index_variant>\.[\w-]+)?\.json)?$"
+    r"(?P<index>(?P<old_index_variant>\.(?!index\.)[\w-]+)?\.index(?P<index_variant>\.[\w-]+)?\.json)?$"
 )
+_INDEX_VARIANTS = ("index_variant", "old_index_variant")
+_BASES = {
+    ("diffusers", "safetensors"): "diffusion_pytorch_model",
+    ("diffusers", "bin"): "diffusion_pytorch_model",
+    ("transformers", "safetensors"): "model",
+    ("transformers", "bin"): "pytorch_model",
+}
+"""The one name under which each library looks for weights of a container."""
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
 _TRAINER_STATE = re.compile(
     r"^(optimizer|scheduler|random_states|rng_state|scaler|training_args|sampler|dataloader)"
@@ -81,7 +89,7 @@ class Component:
         if self.weights_file is not None:
             container = "safetensors" if self.weights_file.suffix == ".safetensors" else "bin"
             return (FileSet(container, None, None, (self.weights_file,)),)
-        sets = _file_sets(self.folder)
+        sets = _file_sets(self.folder, self.library)
         # diffusers prefers a shard index to a lone file, transformers the lone file; both prefer safetensors.
         prefers_index = self.library == "diffusers"
         return tuple(
@@ -140,7 +148,16 @@ class Component:
                 "the folder holds no weights",
                 action="Save the component again; a configuration alone is an untrained model.",
             )
-        return open_weights(self.file_sets[0].files)
+        weights = open_weights(self.file_sets[0].files)
+        if self.weights_file is None and isinstance(weights, PickledWeights) and weights.wrapper is not None:
+            raise DamagedFileError(
+                weights.files[0],
+                Damage.NOT_WEIGHTS,
+                f"its tensors lie under the key {weights.wrapper!r}, where {self.library} does not look: it would "
+                "load none of them",
+                action=f"Save what lies under {weights.wrapper!r} by itself, best as safetensors.",
+            )
+        return weights
 
     @cached_property
     def content_digest(self) -> str:
@@ -158,7 +175,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8, bad JSON, a number without end
         raise DamagedFileError(
             path,
             Damage.CONFIG,
@@ -173,14 +190,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _file_sets(folder: Path) -> list[FileSet]:
+def _file_sets(folder: Path, library: str) -> list[FileSet]:
     groups: dict[tuple[str, str, str | None, bool], list[Path]] = {}
     indexes: dict[tuple[str, str, str | None], Path] = {}
     for path in sorted(folder.iterdir()):
         match = _WEIGHT_NAME.match(path.name)
-        if not match or not path.is_file():
+        if not match or match["base"] != _BASES.get((library, match["container"])) or not path.is_file():
             continue
-        variant = match["variant"] or match["old_variant"] or match["index_variant"]
+        variant = next(filter(None, match.group("variant", "old_variant", *_INDEX_VARIANTS)), None)
         key = (match["base"], match["container"], variant.lstrip(".") if variant else None)
         if match["index"]:
             indexes[key] = path
@@ -208,12 +225,13 @@ def _indexed_files(index: Path) -> tuple[Path, ...]:
             action="Save the checkpoint again; the shard index is broken.",
         )
     names = sorted({str(name) for name in weight_map.values()})
+    container = ".safetensors" if ".safetensors." in index.name else ".bin"
     for name in names:
-        if Path(name).name != name:
+        if Path(name).name != name or not name.endswith(container):
             raise DamagedFileError(
                 index,
                 Damage.INDEX,
-                f"the shard {name!r} lies outside the folder",
+                f"the shard {name!r} is no {container} file of the folder",
                 action="Do not load this checkpoint: a shard index names plain files beside it, nothing else.",
             )
     return tuple(index.parent / name for name in names)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.component import read_json
 from pytest_genmodel.checkpoints.formats import FORMATS
+from pytest_genmodel.checkpoints.formats.component_folders import architectures
 from pytest_genmodel.errors import BadInputError
 
 
@@ -41,7 +42,7 @@ def _what_it_is(path: Path) -> str:
         return f"a {path.suffix or 'nameless'} file is not a checkpoint that is read here; {wanted}"
     if (path / "config.json").is_file():
         config = read_json(path / "config.json")
-        what = (config.get("architectures") or [config.get("model_type", "a model of another kind")])[0]
+        what = next(iter(architectures(config)), config.get("model_type", "a model of another kind"))
         return f"a folder of another kind ({what}), not an image-to-video checkpoint; {wanted}"
     inside = sorted(entry.name for entry in path.iterdir())[:5]
     return f"not a checkpoint (it holds {', '.join(inside)}); {wanted}"

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 
@@ -26,6 +25,12 @@ DTYPE_BITS: Mapping[str, int] = {
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
     "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+
+_LARGEST = (1 << 63) - 1
+"""What a reader that counts in 64 bits can hold; a larger number is a mistake or an attack."""
+
+_MOST_SHOWN = 200
+"""Characters of a name, a shape or a dtype that a message repeats: a header may hold millions."""
 
 _RELOAD = "Copy or download the file again, and compare its size and checksum with the source."
 
@@ -77,12 +82,15 @@ def read_header(path: Path) -> Header:
         raw = stream.read(length)
     fields = _parse_json(path, raw)
     metadata = fields.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(map(_is_text, metadata.values())):
         raise _damaged(path, Damage.HEADER, "__metadata__ is not a map of strings", 8)
     data_start = 8 + length
     tensors = {name: _entry(path, name, field, data_start) for name, field in fields.items()}
     _check_layout(path, tensors, data_start, size)
     return Header(path, tensors, metadata)
+
+
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
 def _refuse_other_kinds(path: Path, size: int, start: bytes) -> None:
@@ -97,7 +105,9 @@ def _refuse_other_kinds(path: Path, size: int, start: bytes) -> None:
         )
     if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
         raise _damaged(path, Damage.NOT_WEIGHTS, "a web page, not weights (a download that was refused?)", 0)
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+    # A header of 640 bytes begins like a pickle; what tells them apart is the `{` that follows the length.
+    is_header = start[4:9] == b"\0\0\0\0{"
+    if start.startswith((b"PK\x03\x04", *_PICKLES)) and not is_header:
         raise DamagedFileError(
             path,
             Damage.NOT_WEIGHTS,
@@ -112,9 +122,14 @@ def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise _damaged(path, Damage.HEADER, "the header does not begin with '{'", 8)
     try:
-        fields = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        position = getattr(error, "pos", getattr(error, "start", 0))
+        text = raw.decode("utf-8")
+        fields = json.loads(
+            text, object_pairs_hook=lambda pairs: _unique(path, pairs), parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError as error:
+        raise _damaged(path, Damage.HEADER, "the header is not valid UTF-8", 8 + error.start) from None
+    except (ValueError, RecursionError) as error:  # ValueError: json's own, or a number of thousands of digits
+        position = len(text[: getattr(error, "pos", 0)].encode())
         raise _damaged(path, Damage.HEADER, "the header is not valid JSON", 8 + position) from None
     if not isinstance(fields, dict):
         raise _damaged(path, Damage.HEADER, "the header is not a JSON object", 8)
@@ -125,30 +140,60 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise _damaged(path, Damage.HEADER, f"the name {name!r} stands twice in the header", 8)
+            raise _damaged(path, Damage.HEADER, f"the name {_short(name)} stands twice in the header", 8)
+        if not _is_text(name):
+            raise _damaged(path, Damage.HEADER, f"the name {_short(name)} is not valid Unicode", 8)
         fields[name] = value
     return fields
 
 
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _is_text(value: object) -> bool:
+    """Whether `value` is a string that has an encoding: JSON's escapes can spell half a character."""
+    return isinstance(value, str) and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
 def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
     try:
-        dtype, shape, (begin, end) = field["dtype"], tuple(field["shape"]), field["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-    except (KeyError, TypeError, ValueError):
+        dtype, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
+        whole = type(shape) is list and type(offsets) is list and len(offsets) == 2
+        whole = whole and all(type(n) is int and 0 <= n <= _LARGEST for n in (*shape, *offsets))
+    except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise _damaged(path, Damage.HEADER, f"tensor {name!r} lacks a proper dtype, shape or data_offsets", 8)
+        raise _damaged(
+            path, Damage.HEADER, f"tensor {_short(name)} lacks a proper dtype, shape or data_offsets", 8
+        )
+    begin, end = offsets
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
-        raise _damaged(path, Damage.HEADER, f"tensor {name!r} has the unknown dtype {dtype!r}", 8)
-    if prod(shape) * bits != (end - begin) * 8:
+        raise _damaged(path, Damage.HEADER, f"tensor {_short(name)} has the unknown dtype {_short(dtype)}", 8)
+    if _count(shape) * bits != (end - begin) * 8:
         raise _damaged(
             path,
             Damage.HEADER,
-            f"tensor {name!r}: {dtype} {list(shape)} is not {end - begin} bytes",
-            data_start + begin,
+            f"tensor {_short(name)}: {dtype} {_short(shape)} is not {end - begin} bytes",
+            8,
         )
-    return TensorEntry(name, dtype, shape, data_start + begin, data_start + end)
+    return TensorEntry(name, dtype, tuple(shape), data_start + begin, data_start + end)
+
+
+def _count(shape: list[int]) -> int:
+    """Multiply the axes as a reader with 64-bit numbers does: -1, no size at all, where they overflow."""
+    count = 1
+    for axis in shape:
+        count *= max(axis, 1)
+        if count > _LARGEST:
+            return -1
+    return 0 if 0 in shape else count
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
 
 
 def _check_layout(path: Path, tensors: Mapping[str, TensorEntry], data_start: int, size: int) -> None:
@@ -156,7 +201,7 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorEntry], data_start: in
     for entry in sorted(tensors.values(), key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != position:
             kind = "overlaps its neighbour" if entry.begin < position else "leaves a hole before it"
-            raise _damaged(path, Damage.HEADER, f"tensor {entry.name!r} {kind}", entry.begin)
+            raise _damaged(path, Damage.HEADER, f"tensor {_short(entry.name)} {kind}", min(entry.begin, size))
         position = entry.end
     if position > size:
         raise _damaged(

@@ -47,9 +47,12 @@ class WeightSet(ABC):
     def digest(self, name: str) -> str:
         """Give the sha256 of the tensor `name`; computed once."""
         if name not in self._digests:
-            from pytest_genmodel.tensors import digest
+            from pytest_genmodel.tensors import combine, digest
 
-            self._digests[name] = digest(self.read(name))
+            found, stored = digest(self.read(name)), self.tensors[name]
+            if DTYPE_BITS.get(stored.dtype, 8) < 8:  # read as raw bytes: dtype and shape are not in them
+                found = combine([(f"{stored.dtype} {stored.shape}", found)])
+            self._digests[name] = found
         return self._digests[name]
 
     def content_digest(self) -> str:
@@ -76,12 +79,7 @@ class SafetensorsWeights(WeightSet):
             metadata.update(header.metadata)
             for name, entry in header.tensors.items():
                 if name in self._entries:
-                    raise DamagedFileError(
-                        path,
-                        Damage.INDEX,
-                        f"tensor {name!r} stands in {self._entries[name][0].name} too",
-                        action="Save the checkpoint again: its shards come from two different saves.",
-                    )
+                    raise _twice(path, name, self._entries[name][0])
                 self._entries[name] = (path, entry)
         self.metadata = metadata
         self.tensors = {
@@ -122,27 +120,44 @@ class SafetensorsWeights(WeightSet):
 class PickledWeights(WeightSet):
     """Tensors of torch `.bin`/`.pt` files, through torch's restricted unpickler and nothing else.
 
+    `wrapper` is the key under which the tensors lay, where they were not at the top ("state_dict"): no library's
+    loader looks under one.
+
     Raises:
         DamagedFileError: torch is older than 2.10, whose restricted unpickler could be broken out of
-            (CVE-2025-32434, CVE-2026-24747), the file is no pickle of tensors, or a tensor claims more than
-            its storage holds.
+            (CVE-2025-32434, CVE-2026-24747), the file is no pickle of plain tensors, a tensor claims more than
+            its storage holds, or two files hold the same name.
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
         super().__init__()
         self.files = files
         self.metadata = {}
+        self.wrapper: str | None = None
         self._tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for path in files:
-            self._tensors.update(_load_pickle(path))
-        self.tensors = {
-            name: StoredTensor(name, _safetensors_dtype(tensor.dtype), tuple(tensor.shape), files[0])
-            for name, tensor in self._tensors.items()
-        }
+            found, self.wrapper = _load_pickle(path)
+            for name, tensor in found.items():
+                if name in tensors:
+                    raise _twice(path, name, tensors[name].file)
+                dtype = _safetensors_dtype(tensor.dtype)
+                tensors[name] = StoredTensor(name, dtype, tuple(tensor.shape), path)
+            self._tensors.update(found)
+        self.tensors = tensors
 
     def read(self, name: str) -> torch.Tensor:
         """Give the (memory-mapped) tensor `name`."""
         return self._tensors[name]
+
+
+def _twice(path: Path, name: str, other: Path) -> DamagedFileError:
+    return DamagedFileError(
+        path,
+        Damage.INDEX,
+        f"tensor {name!r} stands in {other.name} too",
+        action="Save the checkpoint again: its shards come from two different saves.",
+    )
 
 
 def open_weights(files: tuple[Path, ...]) -> WeightSet:
@@ -164,7 +179,8 @@ def open_weights(files: tuple[Path, ...]) -> WeightSet:
     return PickledWeights(files)
 
 
-def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
+def _load_pickle(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Give the tensors, and the key under which they lay, None for the top level."""
     import torch
 
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
@@ -189,8 +205,24 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
             f"torch's restricted unpickler refused it: {reason}",
             action="Convert the weights to safetensors where they were trained; no other unpickler is tried.",
         ) from None
-    tensors = {name: value for name, value in _items(loaded) if isinstance(value, torch.Tensor)}
+    items, wrapper = _items(loaded)
+    tensors = {name: value.detach() for name, value in items if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise DamagedFileError(
+            path,
+            Damage.NOT_WEIGHTS,
+            f"the pickle holds no named tensors, but {_contents(loaded)}",
+            action="Give the file with the model's state dict.",
+        )
     for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            kind = "quantized" if tensor.is_quantized else f"{tensor.layout}, {tensor.device.type}"
+            raise DamagedFileError(
+                path,
+                Damage.PICKLE,
+                f"tensor {name!r} is no plain tensor ({kind})",
+                action="Save dense tensors from the CPU, best as safetensors.",
+            )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise DamagedFileError(
                 path,
@@ -199,17 +231,23 @@ def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
                 f"of a storage of {tensor.untyped_storage().nbytes()}",
                 action="Do not load this file; ask for a safetensors export.",
             )
-    return tensors
+    return tensors, wrapper
 
 
-def _items(loaded: object) -> list[tuple[str, object]]:
+def _items(loaded: object) -> tuple[list[tuple[str, object]], str | None]:
     if not isinstance(loaded, Mapping):
-        return []
+        return [], None
     for wrapper in ("state_dict", "module", "model"):
         inner = loaded.get(wrapper)
         if isinstance(inner, Mapping):
-            return [(str(name), value) for name, value in inner.items()]
-    return [(str(name), value) for name, value in loaded.items()]
+            return [(str(name), value) for name, value in inner.items()], wrapper
+    return [(str(name), value) for name, value in loaded.items()], None
+
+
+def _contents(loaded: object) -> str:
+    if not isinstance(loaded, Mapping):
+        return f"a {type(loaded).__name__}"
+    return ", ".join(repr(str(name))[:40] for name in list(loaded)[:5]) or "nothing"
 
 
 def _is_zip(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import Component, read_json
@@ -43,13 +45,19 @@ def _is_component(path: Path) -> bool:
     if not (path / "config.json").is_file():
         return False
     config = read_json(path / "config.json")
-    return "_class_name" in config or any(
-        part in architecture for architecture in config.get("architectures") or () for part in _NAME_OF_CLASS
+    return isinstance(config.get("_class_name"), str) or any(
+        part in name for name in architectures(config) for part in _NAME_OF_CLASS
     )
+
+
+def architectures(config: Mapping[str, Any]) -> list[str]:
+    """The class names that transformers wrote into a configuration; [] where it wrote none."""
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _class_of(path: Path) -> tuple[str, str]:
     config = read_json(path / "config.json")
-    if "_class_name" in config:
-        return "diffusers", str(config["_class_name"])
-    return "transformers", str(config["architectures"][0])
+    if isinstance(config.get("_class_name"), str):
+        return "diffusers", config["_class_name"]
+    return "transformers", architectures(config)[0]

@@ -52,7 +52,7 @@ def read(path: Path, spec: str) -> Checkpoint:
 
 def _component(root: Path, name: str, library: str, class_name: str) -> Component:
     folder = root / name
-    if Path(name).name != name or not folder.is_dir():
+    if Path(name).name != name or name == ".." or not folder.is_dir():
         raise DamagedFileError(
             root / INDEX,
             Damage.MISSING_FILE,

@@ -8,14 +8,22 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import read_json
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.safetensors_header import read_header
 from pytest_genmodel.checkpoints.weights import open_weights
 
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 PEFT_NAME = "adapter_model.safetensors"
+PEFT_PICKLE = "adapter_model.bin"
 METADATA_KEY = "lora_adapter_metadata"
 """The header key under which diffusers keeps PEFT's configuration, alpha included."""
+
+
+_FACTORS = (
+    *(".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".alpha"),
+    *(".lora_magnitude_vector", ".lora_embedding_", ".dora_scale"),
+)
 
 
 def recognises(path: Path) -> bool:
@@ -30,22 +38,35 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, spec: str) -> Checkpoint:
     """Find the weights file and whatever says what scale they were trained with."""
-    folder, file = path, path
-    config: dict[str, Any] = {}
+    folder, file = path.parent, path
     if path.is_dir():
-        peft = (path / PEFT_CONFIG).is_file() and not (path / DIFFUSERS_NAME).is_file()
-        file = path / (PEFT_NAME if peft else DIFFUSERS_NAME)
-        if (path / PEFT_CONFIG).is_file():
-            config = read_json(path / PEFT_CONFIG)
-    else:
-        folder = path.parent
+        names = (DIFFUSERS_NAME, PEFT_NAME, PEFT_PICKLE)
+        folder, file = path, next((path / n for n in names if (path / n).is_file()), path / PEFT_NAME)
     weights = open_weights((file,))
+    config: dict[str, Any] = {}
+    # Only PEFT's own file is read together with PEFT's configuration; diffusers takes no notice of it.
+    if file.name in (PEFT_NAME, PEFT_PICKLE) and (folder / PEFT_CONFIG).is_file():
+        config = read_json(folder / PEFT_CONFIG)
     if METADATA_KEY in weights.metadata:
-        stored = json.loads(weights.metadata[METADATA_KEY])
-        config = {key.split(".", 1)[-1]: value for key, value in stored.items()}
+        config = _stored_config(file, weights.metadata[METADATA_KEY])
     return Checkpoint(spec=spec, root=path, kind=Kind.ADAPTER, adapter=Adapter(folder, file, weights, config))
+
+
+def _stored_config(file: Path, text: str) -> dict[str, Any]:
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError):
+        stored = None
+    if not isinstance(stored, dict):
+        raise DamagedFileError(
+            file,
+            Damage.CONFIG,
+            f"its metadata {METADATA_KEY} is no JSON object",
+            action="Save the adapter again; diffusers cannot read this one's alpha.",
+        )
+    return {key.split(".", 1)[-1]: value for key, value in stored.items()}
 
 
 def is_factor(name: str) -> bool:
     """Whether a tensor of this name is part of a LoRA."""
-    return any(part in name for part in (".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".alpha"))
+    return any(part in name for part in _FACTORS)
