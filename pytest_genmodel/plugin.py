@@ -103,10 +103,8 @@ def _take_selected(config: pytest.Config) -> None:
 
 
 def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
-    from pytest_genmodel.progress import terminal_progress
     from pytest_genmodel.reports.report import Report
 
-    session.progress = terminal_progress(config)
     reference = session.settings.reference
     config.stash[REPORT] = Report(
         candidates=[session.describe(index) for index in range(len(session.labels))],
@@ -214,6 +212,9 @@ def pytest_runtest_makereport(
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Collect verdicts where reports arrive: in this process, or in xdist's controller."""
     if REPORT in session.config.stash and not hasattr(session.config, "workerinput"):
+        from pytest_genmodel.progress import terminal_progress
+
+        session.config.stash[SESSION].progress = terminal_progress(session.config)
         session.config.pluginmanager.register(_Collecting(session.config), "genmodel-report")
 
 

@@ -159,13 +159,6 @@ class Component:
             )
         return weights
 
-    @cached_property
-    def content_digest(self) -> str:
-        """What the component is: a sha256 over its class, configuration and every tensor or file."""
-        from pytest_genmodel.checkpoints.digest import component_digest
-
-        return component_digest(self)
-
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.

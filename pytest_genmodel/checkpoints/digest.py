@@ -6,10 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.component import Component
 
 _BLOCK = 1 << 20
 

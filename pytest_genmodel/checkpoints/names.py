@@ -19,7 +19,8 @@ ADAPTER_INFIX = ".base_layer."
 """What PEFT makes of a layer it has wrapped: `to_q.weight` becomes `to_q.base_layer.weight`."""
 
 _FACTOR = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])(\.|$)")
-_DIGITS = re.compile(r"\.(\d+)(?=\.|$)")
+_MODULE = re.compile(r"^(?:(?P<family>.*)\.)?(?P<name>[^.{}]*[^.{}0-9][^.{}]*(?:\.[0-9]+)?)\Z", re.DOTALL)
+_DIGITS = re.compile(r"\.(0|[1-9][0-9]{0,8})(?=\.|\Z)")
 
 
 def is_adapter_name(name: str) -> bool:
@@ -35,10 +36,14 @@ def wrapper_of(name: str) -> tuple[str, str] | None:
 
 
 def unwrapped(name: str) -> str:
-    """The name as the bare model has it: every wrapper's prefix and infix taken out."""
-    for prefix, _ in WRAPPERS:
-        name = name.removeprefix(prefix).replace(f".{prefix}", ".")
-    return name.replace(ADAPTER_INFIX, ".")
+    """The name as the bare model has it: every wrapper's prefix and infix taken out, however often it stands."""
+    before = None
+    while before != name:
+        before = name
+        for prefix, _ in WRAPPERS:
+            name = name.removeprefix(prefix).replace(f".{prefix}", ".")
+        name = name.replace(ADAPTER_INFIX, ".")
+    return name
 
 
 def summarise(names: Iterable[str], most: int = 4) -> str:
@@ -46,6 +51,9 @@ def summarise(names: Iterable[str], most: int = 4) -> str:
 
     Numbers that vary become ranges; modules of one parent with the same tensors are written together.
     """
+    names = list(dict.fromkeys(names))
+    if len(names) == 1 or any("{" in name or "}" in name for name in names):  # braces are ours to use
+        return _list(names, most, "more")
     groups: dict[str, list[tuple[int, ...]]] = {}
     for name in names:
         numbers = tuple(int(number) for number in _DIGITS.findall(name))
@@ -63,14 +71,18 @@ def summarise(names: Iterable[str], most: int = 4) -> str:
         ".".join(part for part in (family, _choice(children), _choice(found)) if part)
         for (family, found), children in modules.items()
     ]
+    return _list(shown, most, "more groups" if len(shown) > most + 1 else "more group")
+
+
+def _list(shown: list[str], most: int, rest: str) -> str:
     if len(shown) > most:
-        shown[most:] = [f"and {len(shown) - most} more groups"]
+        shown[most:] = [f"and {len(shown) - most} {rest}"]
     return ", ".join(shown)
 
 
 def _split_module(path: str) -> tuple[str, str]:
     """Split off the last module's name, with its index where it has one (`to_out.0`)."""
-    match = re.match(r"^(?:(?P<family>.*)\.)?(?P<name>[^.{}]+(?:\.\d+)?)$", path)
+    match = _MODULE.match(path)
     return (match["family"] or "", match["name"]) if match else (path, "")
 
 

@@ -128,7 +128,8 @@ def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
         )
     except UnicodeDecodeError as error:
         raise _damaged(path, Damage.HEADER, "the header is not valid UTF-8", 8 + error.start) from None
-    except (ValueError, RecursionError) as error:  # ValueError: json's own, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:
+        # ValueError is json's own, and what a number of thousands of digits gives.
         position = len(text[: getattr(error, "pos", 0)].encode())
         raise _damaged(path, Damage.HEADER, "the header is not valid JSON", 8 + position) from None
     if not isinstance(fields, dict):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS, Header, TensorEntry, read_header
+from pytest_genmodel.checkpoints.same_bytes import Span
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,10 @@ class WeightSet(ABC):
     @abstractmethod
     def read(self, name: str) -> torch.Tensor:
         """Give the tensor `name` on the CPU, in its stored dtype and shape."""
+
+    def span(self, name: str) -> Span | None:
+        """Where the bytes of `name` lie in a file; None where the container keeps them otherwise."""
+        return None
 
     def digest(self, name: str) -> str:
         """Give the sha256 of the tensor `name`; computed once."""
@@ -86,6 +91,11 @@ class SafetensorsWeights(WeightSet):
             name: StoredTensor(name, entry.dtype, entry.shape, path)
             for name, (path, entry) in self._entries.items()
         }
+
+    def span(self, name: str) -> Span:
+        """Where the bytes of `name` lie."""
+        path, entry = self._entries[name]
+        return Span(path, entry.begin, entry.end)
 
     def read(self, name: str) -> torch.Tensor:
         """Read the bytes of `name` into memory of its own: an mmap would break when the file is cut short.
@@ -137,7 +147,8 @@ class PickledWeights(WeightSet):
         self._tensors: dict[str, torch.Tensor] = {}
         tensors: dict[str, StoredTensor] = {}
         for path in files:
-            found, self.wrapper = _load_pickle(path)
+            found, wrapper = _load_pickle(path)
+            self.wrapper = self.wrapper or wrapper
             for name, tensor in found.items():
                 if name in tensors:
                     raise _twice(path, name, tensors[name].file)

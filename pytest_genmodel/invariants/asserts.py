@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.errors import BadInputError, GenmodelError
-from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_components
 from pytest_genmodel.pipelines.equality import tensor_differences
 from pytest_genmodel.pipelines.pipeline import Pipeline
 

@@ -15,7 +15,7 @@ from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.damage import damage_finding
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
-from pytest_genmodel.pipelines.adapters import ADAPTER_NAME
+from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
@@ -265,16 +265,30 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
     from pytest_genmodel.tensors import bitwise, compare
 
     changed: list[str] = []
+    never_loaded: list[str] = []
     not_finite: dict[str, int] = {}
     for tensor_name, resident in tensors.items():
         tensor = resident.tensor
-        if tensor_name not in stored.tensors or tensor.is_meta:
+        if tensor_name not in stored.tensors:
+            continue
+        if tensor.is_meta:
+            never_loaded.append(tensor_name)
             continue
         at_rest = stored.read(tensor_name).to(tensor.dtype)
         if not compare(tensor, at_rest, bitwise, in_detail=False).passed:
             changed.append(tensor_name)
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             not_finite[tensor_name] = int((~tensor.isfinite()).sum())
+    if never_loaded:
+        yield Finding(
+            "GM201",
+            f"{len(never_loaded)} of {len(tensors)} tensors are in the file and were {_META}: "
+            f"{summarise(never_loaded)}",
+            component=name,
+            location=never_loaded[0],
+            cause="the load left them out, and said so in a log line at most",
+            evidence=name_evidence(never_loaded),
+        )
     if changed:
         first = tensors[changed[0]].tensor
         comparison = compare(first, stored.read(changed[0]).to(first.dtype), bitwise)
@@ -303,9 +317,13 @@ def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
     from pytest_genmodel.tensors import digest
 
     denoiser = pipeline.family.denoiser
-    live = residents(getattr(pipeline.diffusers, denoiser))
+    try:
+        live = residents(getattr(pipeline.diffusers, denoiser))
+    except AttachError as error:
+        yield Finding("GM801", str(error), component=denoiser, location=adapter.file.name)
+        return
     attached = {
-        name.replace(f".{ADAPTER_NAME}.", ".").removesuffix(f".{ADAPTER_NAME}"): resident.tensor
+        _bare(name.replace(f".{ADAPTER_NAME}", ""), denoiser): resident.tensor
         for name, resident in live.items()
         if ADAPTER_NAME in name
     }
@@ -343,4 +361,5 @@ def _adapter_at_rest(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
 
 
 def _bare(name: str, denoiser: str) -> str:
-    return name.removeprefix("base_model.model.").removeprefix(f"{denoiser}.")
+    """The factor's name without prefixes, and without the `.weight` that only some of a factor's names have."""
+    return name.removeprefix("base_model.model.").removeprefix(f"{denoiser}.").removesuffix(".weight")

@@ -46,7 +46,7 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
         outcome, reason = Outcome.INCONCLUSIVE, str(error)
     except Exception as error:  # a crash must never look like a pass, nor end the session
         outcome, reason = Outcome.INCONCLUSIVE, _crash(invariant, error)
-        _log.error("invariant %s crashed", invariant.name, exc_info=True)
+        _log.debug("invariant %s crashed", invariant.name, exc_info=True)
     if _fails(findings, context.policy.strict):  # what was found before the check broke off stands
         outcome = Outcome.FAILED
     return Verdict(
@@ -78,7 +78,8 @@ def _crash(invariant: Invariant, error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     message = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
-    return f"the check itself crashed: {what} ({Path(frame.filename).name}:{frame.lineno})"
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return f"the check itself crashed: {what} ({place}; traceback: --log-level=DEBUG)"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -43,6 +43,7 @@ def save_load_round_trip(context: Context) -> Iterator[Finding]:
         )
         return
     before = pipeline.sample(context.probe)
+    pipeline.release()
     after = reloaded.sample(context.probe, transformation="save and reload")
     if difference := sample_difference(after, before):
         yield Finding("GM604", difference.message, location=difference.location, cause=difference.cause)

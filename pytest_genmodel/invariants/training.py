@@ -7,13 +7,13 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
 from pytest_genmodel.checkpoints.names import summarise, unwrapped
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
-from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_components
 from pytest_genmodel.pipelines.loading import skeleton
 from pytest_genmodel.tensors import Tolerance, default_tolerance
 from pytest_genmodel.training.observer import Observed
@@ -122,6 +122,7 @@ def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trai
             f"the denoiser has {size / 1e9:.2g}e9 parameters: training it needs --genmodel-level=full"
         )
     pipeline.require_backed()
+    pipeline.release()  # the trainer loads a copy of its own: never two models in memory
     return train(
         pipeline, trainer, lr=lr, steps=steps, seed=context.probe.seed, folder=context.work_folder("training")
     )

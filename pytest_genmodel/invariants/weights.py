@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.contract import Change
 from pytest_genmodel.invariants.registry import Level, invariant
-from pytest_genmodel.invariants.weight_diff import WeightDifference, compare_components
 
 MOST_REPORTED = 3
 """Changed tensors of a component that get a finding of their own; the others are listed in it."""

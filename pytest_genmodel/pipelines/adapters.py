@@ -47,6 +47,7 @@ def _attach_peft(pipeline: Any, adapter: Adapter) -> None:
     from peft import LoraConfig
 
     known = {field.name for field in fields(LoraConfig)} - {"peft_type", "task_type", "auto_mapping"}
+    metadata = {f"transformer.{key}": value for key, value in adapter.config.items() if key in known}
     pipeline.load_lora_into_transformer(
         {
             f"transformer.{name.removeprefix(_PEFT_PREFIX)}": adapter.weights.read(name)
@@ -54,5 +55,5 @@ def _attach_peft(pipeline: Any, adapter: Adapter) -> None:
         },
         transformer=pipeline.transformer,
         adapter_name=ADAPTER_NAME,
-        metadata={f"transformer.{key}": value for key, value in adapter.config.items() if key in known},
+        metadata=metadata or None,  # an empty one would mean PEFT's defaults: rank 8, alpha 8
     )

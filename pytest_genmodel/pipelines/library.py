@@ -28,15 +28,24 @@ def class_named(library: str, name: str) -> Any:
     """Give the class `name` of diffusers or transformers.
 
     Raises:
-        BadInputError: the installed library has no such class.
+        BadInputError: the installed library has no such class, or cannot import it.
     """
     module = diffusers() if library == "diffusers" else importlib.import_module(library)
-    found = getattr(module, name, None)
-    if found is None:
+    try:
+        return getattr(module, name)
+    except AttributeError:
         raise BadInputError(
             f"{library} {module.__version__} has no class {name}: install the version that wrote the checkpoint"
-        )
-    return found
+        ) from None
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # what a lazy import raises for versions that do not fit together
+        reason = str(error).strip().splitlines()[-1]
+        raise BadInputError(
+            f"{library} {module.__version__} cannot import {name} ({reason}): the installed versions of diffusers, "
+            "transformers, peft and accelerate do not fit together"
+        ) from None
 
 
 def require_peft(purpose: str) -> None:
@@ -64,22 +73,17 @@ def quiet() -> Iterator[list[str]]:
     handler = _Collector(lines)
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "peft", "accelerate")]
     before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-    progress_bars = _progress_bar_switches()
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.WARNING)
-    for module in progress_bars:
-        module.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), _no_progress_bars():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(logging.WARNING)
+        try:
             yield lines
-    finally:
-        for logger, handlers, propagate, level in before:
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
-        for module in progress_bars:
-            module.enable_progress_bar()
+        finally:
+            for logger, handlers, propagate, level in before:
+                logger.handlers, logger.propagate = handlers, propagate
+                logger.setLevel(level)
 
 
 class _Collector(logging.Handler):
@@ -91,8 +95,24 @@ class _Collector(logging.Handler):
         self._lines.append(record.getMessage())
 
 
-def _progress_bar_switches() -> list[Any]:
-    """Give the libraries' logging modules whose progress bars are on, so that they can be put back."""
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Switch off the progress bars that are on; transformers' switch turns the hub's as well."""
+    hub = importlib.import_module("huggingface_hub.utils")
     names = ("diffusers.utils.logging", "transformers.utils.logging")
     modules = [importlib.import_module(name) for name in names]
-    return [module for module in modules if module.is_progress_bar_enabled()]
+    shown = [module for module in modules if module.is_progress_bar_enabled()]
+    hub_was_silent = hub.are_progress_bars_disabled()
+    with warnings.catch_warnings():  # the hub warns where the environment has fixed its switch
+        warnings.simplefilter("ignore")
+        for module in shown:
+            module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for module in shown:
+                module.enable_progress_bar()
+            if hub_was_silent:
+                hub.disable_progress_bars()

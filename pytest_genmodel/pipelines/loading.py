@@ -77,7 +77,9 @@ def skeleton(component: Component) -> Any:
         try:
             if component.library == "diffusers":
                 return cls.from_config(dict(component.config))
-            return cls(cls.config_class.from_dict(dict(component.config)))
+            model = cls(cls.config_class.from_dict(dict(component.config)))
+            model.tie_weights()
+            return model
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise LoadError(component.name, f"its configuration makes no model ({reason})") from error

@@ -13,6 +13,7 @@ from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.names import unwrapped
 from pytest_genmodel.checkpoints.opening import open_checkpoint
+from pytest_genmodel.checkpoints.weights import PickledWeights, WeightSet
 from pytest_genmodel.errors import BadInputError
 
 ENOUGH_NAMES = 0.3
@@ -20,7 +21,10 @@ ENOUGH_NAMES = 0.3
 
 
 def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Checkpoint:
-    """Give a whole pipeline: the candidate's parts, and the rest from the reference. Writes only links.
+    """Give a whole pipeline: the candidate's parts, and the rest from the reference.
+
+    Writes links; a lone pickle whose tensors lie under a key ("state_dict") is copied without it, as every loader
+    looks at the top level.
 
     Raises:
         BadInputError: the candidate's part does not fit the reference.
@@ -41,7 +45,7 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
         _replace([target.folder / "config.json"], folder / target.name)
         ending = ".safetensors" if file.suffix == ".safetensors" else ".bin"
         name = base if target.library == "diffusers" or ending == ".safetensors" else "pytorch_model"
-        _link(file, folder / target.name / f"{name}{ending}")
+        _place(candidate.components[""].weights, file, folder / target.name / f"{name}{ending}")
     return replace(open_checkpoint(folder, candidate.spec), adapter=candidate.adapter)
 
 
@@ -73,6 +77,15 @@ def _component_of(candidate: Checkpoint, reference: Checkpoint) -> str:
             f"{best}, and to no other component more: it is not a part of {reference.spec}"
         )
     return best
+
+
+def _place(weights: WeightSet, file: Path, target: Path) -> None:
+    if isinstance(weights, PickledWeights) and weights.wrapper is not None:
+        import torch
+
+        torch.save({name: weights.read(name) for name in weights.tensors}, target)
+    else:
+        _link(file, target)
 
 
 def _replace(entries: Iterable[Path], target: Path) -> None:

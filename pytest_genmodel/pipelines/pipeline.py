@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.digest import component_digest
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.adapters import attach
 from pytest_genmodel.pipelines.families import family_of
@@ -47,6 +48,7 @@ class Pipeline:
         self.progress = progress
         self._loaded: dict[str, Loaded] = {}
         self._keys: dict[str, str] = {}
+        self._contents: dict[str, str] = {}
         self._diffusers: Any = None
 
     @property
@@ -64,8 +66,8 @@ class Pipeline:
         """What the checkpoint is: a sha256 over class, arguments, adapter and the content of every component."""
         outer = hashlib.sha256(f"{self.checkpoint.pipeline_class}".encode())
         outer.update(repr(sorted(self.checkpoint.pipeline_arguments.items())).encode())
-        for name, component in sorted(self.checkpoint.components.items()):
-            outer.update(f"\n{name}={component.content_digest}".encode())
+        for name in sorted(self.components):
+            outer.update(f"\n{name}={self._content(name)}".encode())
         if self.checkpoint.adapter:
             outer.update(f"\nadapter={self._adapter_digest}".encode())
         return outer.hexdigest()
@@ -157,12 +159,16 @@ class Pipeline:
             self.diffusers, self.family, self.checkpoint, probe, self.placement.device, self.progress
         )
 
-    def derive(self, checkpoint: Checkpoint) -> Pipeline:
-        """A pipeline for another checkpoint under the same conditions; equal components are shared."""
+    def derive(self, checkpoint: Checkpoint, *, share: bool = True) -> Pipeline:
+        """A pipeline for another checkpoint under the same conditions.
+
+        Components of equal content are shared with this one, unless `share` is off: then every component is
+        loaded from the checkpoint, whatever this pipeline holds.
+        """
         return Pipeline(
             checkpoint,
             self.placement,
-            residency=self.residency,
+            residency=self.residency if share else None,
             samples=self.samples,
             progress=self.progress,
         )
@@ -178,13 +184,17 @@ class Pipeline:
         if not self._loaded:
             self.residency.leave(self)
 
+    def _content(self, name: str) -> str:
+        if name not in self._contents:
+            self._contents[name] = component_digest(self.checkpoint.components[name])
+        return self._contents[name]
+
     def _key(self, name: str) -> str:
         """Content, placement, and for what a LoRA is attached to, the LoRA; schedulers have state: never shared."""
         if name not in self._keys:
-            component = self.checkpoint.components[name]
             own = str(id(self)) if name == "scheduler" else ""
             adapter = self._adapter_digest if name in self._adapted else ""
-            self._keys[name] = f"{component.content_digest}{self.placement}{adapter}{own}"
+            self._keys[name] = f"{self._content(name)}{self.placement}{adapter}{own}"
         return self._keys[name]
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import BadInputError
 
@@ -74,17 +74,36 @@ def controlled(device: str, parameters: int) -> Iterator[None]:
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    matmul_tf32, cudnn_tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     benchmark = torch.backends.cudnn.benchmark
+    tf32 = _tf32_switches()
+    before = [getattr(switch, name) for switch, name, _ in tf32]
     try:
         if device == "cpu" and parameters < SMALL_MODEL:
             torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        for switch, name, off in tf32:
+            setattr(switch, name, off)
         torch.backends.cudnn.benchmark = False
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul_tf32, cudnn_tf32
+        for (switch, name, _), value in zip(tf32, before, strict=True):
+            setattr(switch, name, value)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def _tf32_switches() -> list[tuple[Any, str, Any]]:
+    """Give the switches of reduced precision: the object, the attribute, and what turns it off.
+
+    torch has two sets of names for them and refuses the old one in a process that has used the new.
+    """
+    import torch
+
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    try:
+        _ = matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        return [(part, "fp32_precision", "ieee") for part in (matmul, cudnn.conv, cudnn.rnn)]
+    return [(part, "allow_tf32", False) for part in (matmul, cudnn)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.component import read_json
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines.tiny.scene import render
 
@@ -94,9 +96,10 @@ def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, f
 
     Raises:
         BadInputError: the size or frame count is one that the family cannot make, or the image cannot be read.
+        DamagedFileError: the checkpoint's probe file cannot be read, or holds a value of the wrong kind.
     """
     path = checkpoint.root / PROBE_FILE
-    stored = read_json(path) if path.is_file() else {}
+    stored = _read_probe_file(path) if path.is_file() else {}
     geometry = family.geometry(checkpoint)
     width, height = wishes.size or (
         stored.get("width", geometry.width),
@@ -119,6 +122,24 @@ def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, f
         height=height,
         width=width,
         guidance=stored.get("guidance", family.guidance),
+    )
+
+
+def _read_probe_file(path: Path) -> dict[str, Any]:
+    stored = read_json(path)
+    for name in ("width", "height", "frames", "steps"):
+        if name in stored and (type(stored[name]) is not int or stored[name] < 1):
+            raise _wrong_value(path, name, "a whole number, 1 or more")
+    if not isinstance(stored.get("prompt", ""), str):
+        raise _wrong_value(path, "prompt", "text")
+    if type(guidance := stored.get("guidance", 1)) not in (int, float) or not isfinite(guidance):
+        raise _wrong_value(path, "guidance", "a number")
+    return stored
+
+
+def _wrong_value(path: Path, name: str, wanted: str) -> DamagedFileError:
+    return DamagedFileError(
+        path, Damage.CONFIG, f"its {name} is not {wanted}", action=f"Correct the {name}, or leave it out."
     )
 
 

@@ -10,7 +10,7 @@ from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.library import quiet
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*\Z")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -28,7 +28,7 @@ def resolve(spec: str, workdir: Path) -> Checkpoint:
     if spec.startswith(tiny.PREFIX):
         with quiet():
             return open_checkpoint(tiny.materialise(spec, workdir / "tiny"), spec)
-    path = Path(spec).expanduser()
+    path = _path(spec)
     if path.exists() or not _HUB_ID.match(spec):
         return open_checkpoint(path, spec)
     return open_checkpoint(_from_hub(spec), spec)
@@ -38,9 +38,16 @@ def peek(spec: str) -> Checkpoint | None:
     """Open `spec` where that is cheap (a path); a tiny pipeline's name is only checked. Raises as `resolve`."""
     if spec.startswith(tiny.PREFIX):
         tiny.describe(spec)
-    elif Path(spec).expanduser().exists() or not _HUB_ID.match(spec):
-        return open_checkpoint(Path(spec).expanduser(), spec)
+    elif _path(spec).exists() or not _HUB_ID.match(spec):
+        return open_checkpoint(_path(spec), spec)
     return None
+
+
+def _path(spec: str) -> Path:
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:  # `~name` of nobody: an odd file name, then
+        return Path(spec)
 
 
 def _from_hub(repository: str) -> Path:
@@ -49,7 +56,7 @@ def _from_hub(repository: str) -> Path:
 
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnreadableCheckpointError(
             f"{repository}: no such file or folder, and the hub does not give it ({reason})"

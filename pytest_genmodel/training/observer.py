@@ -58,6 +58,9 @@ def observe_optimizers() -> Iterator[Observed]:
 
     observed = Observed()
 
+    def values(parameter: torch.Tensor) -> str:
+        return digest(parameter.detach() + 0.0)  # an optimizer at rate 0 makes +0.0 of -0.0: the same value
+
     def before(optimizer: Any, args: Any, kwargs: Any) -> None:
         observed.rates.append(tuple(float(group["lr"]) for group in optimizer.param_groups))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -66,7 +69,7 @@ def observe_optimizers() -> Iterator[Observed]:
         observed.finite_gradients.append(all(bool(gradient.isfinite().all()) for gradient in gradients))
         for parameter in parameters:
             if id(parameter) not in observed._before:
-                observed._before[id(parameter)] = (parameter, digest(parameter.detach()))
+                observed._before[id(parameter)] = (parameter, values(parameter))
 
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:
         observed.has_moments = observed.has_moments or any(
@@ -82,6 +85,6 @@ def observe_optimizers() -> Iterator[Observed]:
         for handle in handles:
             handle.remove()
         for parameter, first in observed._before.values():
-            changed = digest(parameter.detach()) != first
+            changed = values(parameter) != first
             observed.moved, observed.kept = observed.moved + changed, observed.kept + (not changed)
         observed._before.clear()

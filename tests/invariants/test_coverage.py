@@ -280,3 +280,21 @@ def test_static_level_finds_the_founding_incident_without_loading(judged, health
 
 def test_static_level_is_silent_on_a_healthy_pipeline(judged, healthy):
     assert judged("coverage", healthy, level="static").findings == ()
+
+
+def test_stored_tensor_that_the_load_left_on_meta_is_found(judged, healthy, monkeypatch):
+    from diffusers import CogVideoXTransformer3DModel
+
+    load = CogVideoXTransformer3DModel.from_pretrained
+
+    def load_and_forget(*args, **kwargs):
+        model = load(*args, **kwargs)
+        model.proj_out.weight = torch.nn.Parameter(model.proj_out.weight.to("meta"))
+        return model
+
+    monkeypatch.setattr(CogVideoXTransformer3DModel, "from_pretrained", load_and_forget)
+
+    [finding] = judged("coverage", healthy).findings
+
+    assert (finding.code, finding.location) == ("GM201", "proj_out.weight")
+    assert "are in the file" in finding.message

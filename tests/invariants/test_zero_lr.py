@@ -250,3 +250,13 @@ def test_nothing_is_written_into_what_is_judged(judged, healthy):
     judged("save_load_round_trip", healthy)
 
     assert state(healthy) == before
+
+
+def test_negative_zeros_that_become_positive_are_no_change(judged, copy):
+    def to_negative_zero(tensors):
+        for name in ("transformer_blocks.0.attn1.to_q.bias", "proj_out.bias"):
+            tensors[name] = torch.full_like(tensors[name], -0.0)
+
+    edit_tensors(copy / TRANSFORMER, to_negative_zero)
+
+    assert codes(judged("zero_lr_identity", copy)) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -72,7 +74,7 @@ def train(seed: int) -> AutoencoderKLCogVideoX:
     vae.eval().requires_grad_(False)
     truth = np.stack([clip.render() for clip in data.clips(seed + 5, 32)])
     error = np.square(decode(vae, encode(vae, truth)) - truth).mean(axis=(0, 2, 3, 4))
-    clock.say(f"held out PSNR by frame {(-10 * np.log10(error)).round(1).tolist()}")
+    clock.say(f"held out PSNR by frame {[round(-10 * math.log10(e), 1) for e in error]}")
     return vae
 
 
