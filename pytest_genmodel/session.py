@@ -196,7 +196,7 @@ class GenmodelSession:
         return resolve_placement(self.settings.device, self.settings.dtype, stored)
 
     def _probe(self, index: int) -> Probe:
-        from pytest_genmodel.pipelines.probe import ProbeWishes, make_probe
+        from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 
         settings = self.settings
         pipeline = self.pipeline(settings.candidates[index])

@@ -9,7 +9,7 @@ from pytest_genmodel.faults.adapter_wrapped import adapter_wrapped, load_as_the_
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.families import family_of
-from pytest_genmodel.pipelines.probe import ProbeWishes, make_probe
+from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.sampling import run_pipeline, silent
 from pytest_genmodel.reports.contact_sheet import write_contact_sheet
 from pytest_genmodel.tensors import bitwise, compare, psnr

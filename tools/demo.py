@@ -71,7 +71,7 @@ def draw(damaged: Path, sheet: Path) -> Path:
     from pytest_genmodel.faults.adapter_wrapped import load_as_the_incident_did
     from pytest_genmodel.pipelines import tiny
     from pytest_genmodel.pipelines.families import family_of
-    from pytest_genmodel.pipelines.probe import ProbeWishes, make_probe
+    from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
     from pytest_genmodel.pipelines.sampling import run_pipeline, silent
     from pytest_genmodel.reports.contact_sheet import write_contact_sheet
 

@@ -10,7 +10,8 @@ from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.placement import controlled, resolve_placement
-from pytest_genmodel.pipelines.probe import Probe, ProbeWishes, make_probe
+from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.residents import parameter_count
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.placement import Placement
-from pytest_genmodel.pipelines.probe import ProbeWishes, make_probe
+from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.residents import Role, residents
 from pytest_genmodel.session import GenmodelSession
 from pytest_genmodel.settings import Settings

@@ -18,7 +18,8 @@ from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines.library import dtype_keyword, quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline, UnbackedError
 from pytest_genmodel.pipelines.placement import SMALL_MODEL, Placement, controlled
-from pytest_genmodel.pipelines.probe import Probe, ProbeWishes, make_probe
+from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.residents import Role, align, on_meta, residents, tie_groups
 from pytest_genmodel.pipelines.sampling import Samples
 from tests.editing import TO_Q, TRANSFORMER, drop_tensors, edit_json, edit_tensors

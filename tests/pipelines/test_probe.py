@@ -14,7 +14,8 @@ from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines.families import family_of
-from pytest_genmodel.pipelines.probe import Probe, ProbeWishes, make_probe
+from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 
 
 def probe_of(folder: Path, full: bool = False, **wishes) -> Probe:
