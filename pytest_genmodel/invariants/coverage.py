@@ -20,7 +20,7 @@ from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
 
-_META = "never loaded, so random (on torch's meta device: a run uses whatever lies in memory)"
+_META = "random: never loaded (on torch's meta device, where a run uses whatever lies in memory)"
 
 
 @invariant(level=Level.STATIC)
@@ -111,7 +111,7 @@ def _loaded(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
         yield Finding("GM108", error.reason, component=component.name, location=f"{component.name}/")
         return
     tensors = residents(loaded.module)
-    state = _META if loaded.meta else "random (freshly initialised)"
+    state = _META if loaded.meta else "random: freshly initialised"
     yield from _names(component.name, loaded.module, tensors, stored, state)
     yield from _values(component.name, tensors, stored)
 
@@ -282,8 +282,8 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
     if never_loaded:
         yield Finding(
             "GM201",
-            f"{len(never_loaded)} of {len(tensors)} tensors are in the file and were {_META}: "
-            f"{summarise(never_loaded)}",
+            f"{len(never_loaded)} of {len(tensors)} tensors are in the file, and are "
+            f"{_META}: {summarise(never_loaded)}",
             component=name,
             location=never_loaded[0],
             cause="the load left them out, and said so in a log line at most",

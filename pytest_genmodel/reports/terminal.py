@@ -36,9 +36,7 @@ def write_summary(terminal: TerminalReporter, report: Report) -> None:
 
 
 def _headline(candidate: dict[str, Any], verdicts: list[dict[str, Any]]) -> str:
-    counted = count(verdicts)
-    words = {"passed": "hold", "failed": "do not", "skipped": "skipped", "inconclusive": "not judged"}
-    said = ", ".join(f"{number} {words[outcome]}" for outcome, number in counted.items() if number)
+    said = ", ".join(f"{number} {outcome}" for outcome, number in count(verdicts).items() if number)
     samples = sum(verdict["samples_computed"] for verdict in verdicts)
     return f"{candidate['spec']}: {said} ({samples} samples computed)"
 
@@ -52,7 +50,7 @@ def _body(verdicts: list[dict[str, Any]]) -> Iterator[str]:
     if len(groups) > MOST_FAULTS:
         yield ""
         yield f"and {len(groups) - MOST_FAULTS} more faults in the failures above"
-    lines = [*_by_reason(verdicts, "inconclusive", "not judged"), *_by_reason(verdicts, "skipped", "skipped")]
+    lines = [*_by_reason(verdicts, "inconclusive"), *_by_reason(verdicts, "skipped")]
     if groups and lines:
         yield ""
     yield from lines
@@ -71,12 +69,11 @@ def _by_fault(verdicts: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]]
     return sorted(groups.values(), key=lambda group: _SEVERITIES.index(group[0][0]["severity"]))
 
 
-def _by_reason(verdicts: list[dict[str, Any]], outcome: str, word: str) -> Iterator[str]:
+def _by_reason(verdicts: list[dict[str, Any]], outcome: str) -> Iterator[str]:
     """One entry for each reason, with every invariant it holds for."""
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict["outcome"] == outcome:
             reasons.setdefault(str(verdict["reason"]), []).append(verdict["invariant"])
     for reason, names in reasons.items():
-        start = f"  {word}: "
-        yield from fold(f"{', '.join(dict.fromkeys(names))}: {reason}", start).splitlines()
+        yield from fold(f"{', '.join(dict.fromkeys(names))}: {reason}", f"  {outcome}: ").splitlines()
