@@ -10,7 +10,7 @@ from .evaluate import Scores
 
 PROBE: dict[str, Any] = {
     "prompt": "a red square moves right",
-    "steps": 20,
+    "steps": 8,
     "frames": data.FRAMES,
     "height": data.SIDE,
     "width": data.SIDE,
@@ -109,8 +109,8 @@ python -m tools.train_tiny --out DIR --seed {measured.seed}
 ```
 
 {measured.trained}, threads: {measured.threads}. Text encoder {text.STEPS} steps, autoencoder {vae.STEPS} steps,
-transformer {denoiser.STEPS} steps of {denoiser.BATCH} clips. The objective is that of the diffusers CogVideoX
-image-to-video example (v-prediction, as a clean latent, weight 1/(1 - alpha)). The caption is left out in
+transformer {denoiser.STEPS} steps of {denoiser.BATCH} clips (Muon and AdamW).
+The objective is that of the diffusers CogVideoX image-to-video example (v-prediction, as a clean latent, weight 1/(1 - alpha)). The caption is left out in
 {denoiser.DROP_CAPTION:.0%} of the clips, the image in {denoiser.DROP_IMAGE:.0%}. What is shipped is the moving
 average ({denoiser.EMA}). The last bits depend on machine, thread count and library versions.
 
