@@ -67,14 +67,19 @@ class GenmodelItem(pytest.Item):
         self.add_marker("genmodel")
         self.extra_keyword_matches.add(claim.invariant)
 
+    def is_within(self, nodeid: str) -> bool:
+        """Whether `nodeid` names this item, a group that it is in, or it without its label."""
+        return self.nodeid == nodeid or self.nodeid.startswith((f"{nodeid}::", f"{nodeid}["))
+
     def setup(self) -> None:
         """Judge the claim."""
-        from pytest_genmodel.outcomes import judge_item, skip
+        from pytest_genmodel.outcomes import judge_item, skip_item
 
+        place = self.genmodel, self.candidate, self.claim.invariant, dict(self.claim.parameters)
         if self.claim.extra and importlib.util.find_spec(self.claim.extra[0]) is None:
             package, extra = self.claim.extra
-            skip(f"{package} is not installed (pip install 'pytest-genmodel[{extra}]')")
-        judge_item(self, self.genmodel, self.candidate, self.claim.invariant, dict(self.claim.parameters))
+            skip_item(self, *place, f"{package} is not installed (pip install 'pytest-genmodel[{extra}]')")
+        judge_item(self, *place)
 
     def runtest(self) -> None:
         """Raise what was found."""
@@ -90,4 +95,4 @@ class GenmodelItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
         """Name the item as its id does."""
-        return self.path, 0, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"
+        return self.path / ROOT, 0, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"

@@ -21,3 +21,9 @@ class MissingExtraError(BadInputError):
         super().__init__(f"{purpose} needs {package}: pip install 'pytest-genmodel[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

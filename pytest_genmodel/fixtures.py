@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
-from pytest_genmodel.markers import CLAIM_FIXTURE, TARGET_FIXTURE
+from pytest_genmodel.markers import CLAIM_FIXTURE, TARGET_FIXTURE, MarkedClaim
 
 if TYPE_CHECKING:
     from pytest_genmodel.invariants.context import Context
@@ -73,13 +73,22 @@ def probe(genmodel: Context) -> Probe:
     return _opened(lambda: genmodel.probe)
 
 
-@pytest.fixture(name=CLAIM_FIXTURE)
-def genmodel_claim(request: pytest.FixtureRequest, _genmodel_target: int) -> None:
-    """Judge the claim of the test's marker while the test is set up."""
+@pytest.fixture(name=CLAIM_FIXTURE, autouse=True)
+def genmodel_claim(request: pytest.FixtureRequest) -> None:
+    """Judge the claim of the test's marker while the test is set up; nothing for a test without one.
+
+    It comes by itself because a fixture that is added while items are made is pruned away again.
+    """
+    claim: MarkedClaim | None = getattr(request, "param", None)
+    if claim is None:
+        return
     from pytest_genmodel.outcomes import judge_item
 
-    name, parameters = request.param
-    judge_item(request.node, request.config.stash[SESSION], _genmodel_target, name, parameters)
+    candidate = claim.candidate
+    if candidate is None:
+        candidate = request.getfixturevalue(TARGET_FIXTURE)
+    session = request.config.stash[SESSION]
+    judge_item(request.node, session, candidate, claim.invariant, claim.parameters)
 
 
 def _not_given(reason: str, session: GenmodelSession) -> NoReturn:

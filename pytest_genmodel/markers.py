@@ -5,6 +5,8 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,32 +23,61 @@ CLAIM_FIXTURE = "_genmodel_claim"
 TARGET_FIXTURE = "_genmodel_target"
 
 
+@dataclass(frozen=True)
+class MarkedClaim:
+    """What a marker declares; `candidate` is None where a fixture of the test says which candidate it is about."""
+
+    invariant: str
+    parameters: dict[str, Any]
+    candidate: int | None = None
+
+
 def generate(metafunc: pytest.Metafunc, genmodel: GenmodelSession) -> None:
     """Make an item for each candidate (where there are several) and for each invariant marker.
 
     Raises a collection error for a marker without a name, with an unknown name or with an unknown parameter.
     """
-    if TARGET_FIXTURE in metafunc.fixturenames and len(genmodel.labels) > 1:
+    several = len(genmodel.labels) > 1
+    has_target = TARGET_FIXTURE in metafunc.fixturenames
+    if has_target and several:
         metafunc.parametrize(
             TARGET_FIXTURE, range(len(genmodel.labels)), ids=genmodel.labels, indirect=True, scope="session"
         )
     claims = [_claim(mark, metafunc.definition.nodeid) for mark in _marks(metafunc)]
-    if claims:
-        metafunc.parametrize(CLAIM_FIXTURE, claims, ids=_ids(claims), indirect=True)
+    if not claims:
+        return
+    ids = _ids(claims)
+    if several and not has_target:
+        ids = [f"{label}-{name}" for label in genmodel.labels for name in ids]
+        claims = [
+            MarkedClaim(claim.invariant, claim.parameters, index)
+            for index in range(len(genmodel.labels))
+            for claim in claims
+        ]
+    metafunc.parametrize(CLAIM_FIXTURE, claims, ids=ids, indirect=True)
 
 
-def prepare(collector: pytest.Collector, function: Any) -> None:
-    """Let a marked test function use the fixture that judges its claim; it must be known before items are made."""
-    own = (mark.name for mark in getattr(function, "pytestmark", ()))
-    if MARKER in own or collector.get_closest_marker(MARKER) is not None:
-        pytest.mark.usefixtures(CLAIM_FIXTURE)(function)
+def check_all_judged(items: Iterable[pytest.Item]) -> None:
+    """Refuse to run where a marker would be passed over: nothing passes by not running.
+
+    Raises:
+        pytest.UsageError: a marked item has no claim: a unittest method, a marker on `pytest.param`, a marker
+            that was added after items were made.
+    """
+    for item in items:
+        mark = item.get_closest_marker(MARKER)
+        if mark is not None and CLAIM_FIXTURE not in getattr(getattr(item, "callspec", None), "params", {}):
+            raise pytest.UsageError(
+                f"{item.nodeid}: its marker invariant{mark.args!r} would not be judged; put the marker on a test "
+                "function, a class of plain tests or a module (not on unittest methods, pytest.param or add_marker)"
+            )
 
 
 def _marks(metafunc: pytest.Metafunc) -> list[pytest.Mark]:
     return list(reversed(list(metafunc.definition.iter_markers(MARKER))))
 
 
-def _claim(mark: pytest.Mark, where: str) -> tuple[str, dict[str, Any]]:
+def _claim(mark: pytest.Mark, where: str) -> MarkedClaim:
     from pytest_genmodel.errors import BadInputError
     from pytest_genmodel.invariants.registry import find
 
@@ -58,17 +89,17 @@ def _claim(mark: pytest.Mark, where: str) -> tuple[str, dict[str, Any]]:
         find(mark.args[0]).check(mark.kwargs)
     except BadInputError as error:
         raise pytest.Collector.CollectError(f"{where}: {error}") from None
-    return mark.args[0], dict(mark.kwargs)
+    return MarkedClaim(mark.args[0], dict(mark.kwargs))
 
 
-def _ids(claims: list[tuple[str, dict[str, Any]]]) -> list[str]:
+def _ids(claims: list[MarkedClaim]) -> list[str]:
     """Name each claim; parameters are told where one invariant stands there twice."""
-    names = [name for name, _ in claims]
+    names = [claim.invariant for claim in claims]
     return [
-        name
-        if names.count(name) == 1
-        else "-".join([name, *(f"{k}={_short(v)}" for k, v in parameters.items())])
-        for name, parameters in claims
+        claim.invariant
+        if names.count(claim.invariant) == 1
+        else "-".join([claim.invariant, *(f"{k}={_short(v)}" for k, v in claim.parameters.items())])
+        for claim in claims
     ]
 
 

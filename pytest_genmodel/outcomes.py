@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_genmodel.invariants.verdict import Verdict
     from pytest_genmodel.session import GenmodelSession
 
 VERDICTS = pytest.StashKey[list[dict[str, Any]]]()
@@ -28,21 +29,27 @@ def judge_item(
 
     before = genmodel.samples.computed
     verdict = genmodel.judge(candidate, name, parameters)
-    record = {
-        **verdict.to_json(),
-        "id": item.nodeid,
-        "candidate": genmodel.labels[candidate],
-        "samples_computed": genmodel.samples.computed - before,
-    }
-    item.stash.setdefault(VERDICTS, []).append(record)
-    codes = sorted({finding["code"] for finding in record["findings"]})
-    item.user_properties.append(("genmodel.outcome", verdict.outcome.value))
-    if codes:
-        item.user_properties.append(("genmodel.codes", ",".join(codes)))
+    _record(item, genmodel, candidate, verdict, genmodel.samples.computed - before)
     if verdict.outcome is Outcome.SKIPPED:
         skip(verdict.reason or "does not apply")
     if verdict.outcome is Outcome.INCONCLUSIVE:
         pytest.fail(f"{name} could not be judged: {verdict.reason}", pytrace=False)
+
+
+def skip_item(
+    item: pytest.Item,
+    genmodel: GenmodelSession,
+    candidate: int,
+    name: str,
+    parameters: dict[str, Any],
+    reason: str,
+) -> NoReturn:
+    """Skip `item` without judging it, and keep that as its verdict."""
+    from pytest_genmodel.invariants.verdict import Outcome, Verdict
+
+    verdict = Verdict(name, Outcome.SKIPPED, 0.0, reason=reason, parameters=parameters)
+    _record(item, genmodel, candidate, verdict, 0)
+    skip(reason)
 
 
 def skip(reason: str) -> NoReturn:
@@ -57,3 +64,22 @@ def raise_failures(item: pytest.Item) -> None:
     failed = [verdict for verdict in item.stash.get(VERDICTS, []) if verdict["outcome"] == "failed"]
     if failed:
         pytest.fail("\n\n".join(verdict_text(verdict) for verdict in failed), pytrace=False)
+
+
+def _record(
+    item: pytest.Item, genmodel: GenmodelSession, candidate: int, verdict: Verdict, samples: int
+) -> None:
+    from pytest_genmodel.reports.report import plain
+
+    record = plain(
+        {
+            **verdict.to_json(),
+            "id": item.nodeid,
+            "candidate": genmodel.labels[candidate],
+            "samples_computed": samples,
+        }
+    )
+    item.stash.setdefault(VERDICTS, []).append(record)
+    item.user_properties.append(("genmodel.outcome", record["outcome"]))
+    if codes := sorted({finding["code"] for finding in record["findings"]}):
+        item.user_properties.append(("genmodel.codes", ",".join(codes)))

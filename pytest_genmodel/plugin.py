@@ -6,7 +6,6 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -60,13 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "genmodel: an item of pytest-genmodel's built-in suite")
     session = GenmodelSession(settings.read(config))
     config.stash[SESSION] = session
-    if not session.settings.candidates:
-        return
-    _take_selected(config)
-    _check_report_path(session)
-    if not hasattr(config, "workerinput"):
-        _check_specs(session)
-    _start_report(config, session)
+    if session.settings.candidates or session.settings.reference:
+        _check_report_path(session)
+        if not hasattr(config, "workerinput"):
+            _check_specs(session)
+    if session.settings.candidates:
+        _take_selected(config)
+        _start_report(config, session)
 
 
 def _check_specs(session: GenmodelSession) -> None:
@@ -124,7 +123,7 @@ def pytest_make_collect_report(
             from pytest_genmodel.collection import ROOT, GenmodelCollector
 
             suite = GenmodelCollector.from_parent(
-                collector, name=ROOT, nodeid=ROOT, path=collector.path / ROOT, genmodel=session
+                collector, name=ROOT, nodeid=ROOT, path=collector.path, genmodel=session
             )
             only_suite = getattr(collector.config.option, "genmodel_only_suite", False)
             report.result = [*([] if only_suite else report.result), suite]
@@ -133,34 +132,23 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep of the suite what was selected by id on the command line."""
+    """Refuse marked items that nobody would judge; keep of the suite what was selected by id."""
+    markers.check_all_judged(items)
     selected = getattr(config.option, SELECTED, None)
     if not selected:
         return
     from pytest_genmodel.collection import GenmodelItem
 
-    def is_selected(item: pytest.Item) -> bool:
-        if not isinstance(item, GenmodelItem):
-            return True
-        return any(item.nodeid == one or item.nodeid.startswith((f"{one}::", f"{one}[")) for one in selected)
-
-    suite = [item.nodeid for item in items if isinstance(item, GenmodelItem)]
+    suite = [item for item in items if isinstance(item, GenmodelItem)]
     for one in selected:
-        if not any(nodeid == one or nodeid.startswith((f"{one}::", f"{one}[")) for nodeid in suite) and suite:
-            nearest = difflib.get_close_matches(one, suite, n=1, cutoff=0.5)
+        if not any(item.is_within(one) for item in suite):
+            nearest = difflib.get_close_matches(one, [item.nodeid for item in suite], n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise pytest.UsageError(f"the built-in suite has no {one}{hint}")
-    dropped = [item for item in items if not is_selected(item)]
+    dropped = [item for item in suite if not any(item.is_within(one) for one in selected)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if is_selected(item)]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
-    """Prepare a marked test function; pytest itself makes the item."""
-    if name.startswith("test") and inspect.isfunction(obj):
-        markers.prepare(collector, obj)
+        items[:] = [item for item in items if item not in dropped]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -224,6 +212,7 @@ class _Collecting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.report = config.stash[REPORT]
+        self.problem: str | None = None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         record = getattr(report, "genmodel", None)
@@ -236,12 +225,19 @@ class _Collecting:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self.config.stash[SESSION].settings.json
         if path is not None and not self.config.option.collectonly:
-            self.report.write_json(Path(path))
+            self.report.exit_status = int(session.exitstatus)
+            try:
+                self.report.write_json(Path(path))
+            except OSError as error:
+                self.problem = f"--genmodel-json={path}: cannot be written ({error.strerror or error})"
+                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         from pytest_genmodel.reports.terminal import write_summary
 
         write_summary(terminalreporter, self.report)
+        if self.problem:
+            terminalreporter.write_line(self.problem, red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_genmodel.pipelines.pipeline import Pipeline
     from pytest_genmodel.pipelines.placement import Placement
     from pytest_genmodel.pipelines.probe import Probe
+    from pytest_genmodel.pipelines.probing import ProbeWishes
     from pytest_genmodel.pipelines.residency import Residency
     from pytest_genmodel.pipelines.sampling import Progress, Samples
 
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 def labels(specs: tuple[str, ...]) -> tuple[str, ...]:
     """Name each candidate without a machine's paths: its last part, numbered where two are alike."""
     short = [spec if spec.startswith("tiny:") else Path(spec).name or spec for spec in specs]
-    many, seen = Counter(short), Counter[str]()
-    named = []
+    named: list[str] = []
     for label in short:
-        seen[label] += 1
-        named.append(f"{label}-{seen[label]}" if many[label] > 1 else label)
+        if short.count(label) == 1:
+            named.append(label)
+            continue
+        numbers = (f"{label}-{number}" for number in count(1))
+        named.append(next(name for name in numbers if name not in named and name not in short))
     return tuple(named)
 
 
@@ -76,52 +79,72 @@ class GenmodelSession:
         return Residency()
 
     def check_specs(self) -> None:
-        """Open what can be opened cheaply, before anything is collected.
+        """Find out what is wrong with the given values before anything is collected, as far as that is cheap.
 
         Raises:
-            BadInputError: a spec names nothing, or nothing that fits the others.
+            BadInputError: a spec names nothing, or nothing that fits the others; the probe cannot be made.
         """
+        from pytest_genmodel.errors import BadInputError
+        from pytest_genmodel.pipelines.families import family_of
+        from pytest_genmodel.pipelines.placement import resolve_placement
+        from pytest_genmodel.pipelines.probing import check_image
+
+        settings = self.settings
+        reference = self._peek(settings.reference) if settings.reference is not None else None
+        if reference is not None:
+            if reference.is_partial:
+                raise BadInputError(
+                    f"{reference.spec}: the reference must be a whole pipeline, not a {reference.kind.value}"
+                )
+            family_of(reference)
+        if settings.expect is not None and settings.reference is None:
+            raise BadInputError(
+                f"--genmodel-expect={settings.expect} says how the candidate differs from a reference: "
+                "give that as --genmodel-ref"
+            )
+        if settings.image is not None:
+            check_image(settings.image)
+        if settings.device not in ("auto", "cpu"):
+            resolve_placement(settings.device, settings.dtype, "F32")
+        for spec in settings.candidates:
+            if (found := self._peek(spec)) is not None:
+                self._check_candidate(found, reference)
+
+    @staticmethod
+    def _peek(spec: str) -> Checkpoint | None:
+        """Open a spec where that is cheap; a damaged file is a finding, and not for now."""
+        from pytest_genmodel.checkpoints.damage import DamagedFileError
+        from pytest_genmodel.pipelines.resolve import peek
+
+        try:
+            return peek(spec)
+        except DamagedFileError:
+            return None
+
+    def _check_candidate(self, candidate: Checkpoint, reference: Checkpoint | None) -> None:
         from pytest_genmodel.checkpoints.damage import DamagedFileError
         from pytest_genmodel.errors import BadInputError
         from pytest_genmodel.pipelines.families import family_of
-        from pytest_genmodel.pipelines.resolve import peek
+        from pytest_genmodel.pipelines.probing import settle_size
 
-        reference = None
-        for spec in (self.settings.reference, *self.settings.candidates):
-            if spec is None:
-                continue
-            try:
-                found = peek(spec)
-            except DamagedFileError:
-                continue  # a finding, not a usage error
-            if spec == self.settings.reference:
-                reference = found
-            if found is None:
-                continue
-            if not found.is_partial:
-                family_of(found)
-                self._check_pair(found, reference)
-            elif self.settings.reference is None:
+        if candidate.is_partial:
+            if self.settings.reference is None:
                 raise BadInputError(
-                    f"{spec}: a {found.kind.value} is judged together with the model it belongs to; "
+                    f"{candidate.spec}: a {candidate.kind.value} is judged together with the model it belongs to; "
                     "give that as --genmodel-ref"
                 )
-
-    @staticmethod
-    def _check_pair(candidate: Checkpoint, reference: Checkpoint | None) -> None:
-        from pytest_genmodel.errors import BadInputError
-
-        if reference is None:
             return
-        if reference.is_partial:
-            raise BadInputError(
-                f"{reference.spec}: the reference must be a whole pipeline, not a {reference.kind.value}"
-            )
-        if candidate.pipeline_class != reference.pipeline_class:
+        family = family_of(candidate)
+        if reference is not None and candidate.pipeline_class != reference.pipeline_class:
             raise BadInputError(
                 f"{candidate.spec} is a {candidate.pipeline_class} and the reference {reference.spec} a "
                 f"{reference.pipeline_class}: they cannot be compared"
             )
+        if self.settings.size or self.settings.frames:
+            try:
+                settle_size(self._wishes, candidate, family, full=self.settings.level == "full")
+            except DamagedFileError:
+                return  # a finding, and not for now
 
     def context(self, index: int) -> Context:
         """The context of candidate number `index`."""
@@ -195,15 +218,22 @@ class GenmodelSession:
                 stored = "F32"
         return resolve_placement(self.settings.device, self.settings.dtype, stored)
 
-    def _probe(self, index: int) -> Probe:
-        from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
+    @property
+    def _wishes(self) -> ProbeWishes:
+        from pytest_genmodel.pipelines.probing import ProbeWishes
 
         settings = self.settings
-        pipeline = self.pipeline(settings.candidates[index])
-        wishes = ProbeWishes(
+        return ProbeWishes(
             settings.prompt, settings.image, settings.seed, settings.steps, settings.frames, settings.size
         )
-        return make_probe(wishes, pipeline.checkpoint, pipeline.family, full=settings.level == "full")
+
+    def _probe(self, index: int) -> Probe:
+        from pytest_genmodel.pipelines.probing import make_probe
+
+        pipeline = self.pipeline(self.settings.candidates[index])
+        return make_probe(
+            self._wishes, pipeline.checkpoint, pipeline.family, full=self.settings.level == "full"
+        )
 
     def describe(self, index: int) -> dict[str, Any]:
         """What is known of a candidate, for the report; reads no weights that no test has read."""

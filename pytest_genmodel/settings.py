@@ -15,6 +15,10 @@ import pytest
 LEVELS = ("static", "quick", "full")
 EXPECTATIONS = ("identical", "finetuned", "adapter")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MOST_SEED = 2**63 - 1
+"""What torch takes as a seed."""
+MOST_STEPS = 1000
+"""The length of the training schedule of every family so far."""
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d+)?)$")
 
 
@@ -82,10 +86,10 @@ def _one_of(*accepted: str) -> Callable[[str], str]:
     return parse
 
 
-def _whole(minimum: int) -> Callable[[str], int]:
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d+", text) or int(text) < minimum:
-            raise ValueError(f"a whole number, {minimum} or more")
+        if not re.fullmatch(r"[0-9]{1,20}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
@@ -137,9 +141,9 @@ OPTIONS = (
         _one_of(*DTYPES),
         "DTYPE",
     ),
-    Option("seed", "seed", "the probe's seed (default: 0)", _whole(0), "N"),
-    Option("steps", "steps", "the probe's denoising steps", _whole(1), "N"),
-    Option("frames", "frames", "the probe's frames", _whole(1), "N"),
+    Option("seed", "seed", "the probe's seed (default: 0)", _whole(0, MOST_SEED), "N"),
+    Option("steps", "steps", "the probe's denoising steps", _whole(1, MOST_STEPS), "N"),
+    Option("frames", "frames", "the probe's frames", _whole(1, 100_000), "N"),
     Option("size", "size", "the probe's size in pixels", _size, "WIDTHxHEIGHT"),
     Option("image", "image", "the probe's image file", _text, "FILE"),
     Option("prompt", "prompt", "the probe's prompt", _text, "TEXT"),
@@ -175,26 +179,23 @@ def read(config: pytest.Config) -> Settings:
         from_ini = given is None
         if from_ini:
             given, source = config.getini(option.ini), option.ini
-        if given is None or given in ("", []):
+        if given is None or (from_ini and given in ("", [])):
             continue
         if option.action == "append":
-            texts = [_beside_ini(config, text) for text in given] if from_ini else given
+            texts = [_beside_ini(config, option, text) for text in given] if from_ini else given
             values[option.field] = tuple(_parse(option, source, text) for text in texts)
         elif option.action == "store":
-            text = _beside_ini(config, str(given)) if from_ini and option.metavar in _PATHS else str(given)
+            text = _beside_ini(config, option, str(given)) if from_ini else str(given)
             values[option.field] = _parse(option, source, text)
         else:
             values[option.field] = bool(given) == (option.action == "store_true")
     return Settings(**values)
 
 
-_PATHS = ("SPEC", "FILE")
-
-
-def _beside_ini(config: pytest.Config, text: str) -> str:
-    """A path in the ini file is relative to it, wherever pytest was started."""
+def _beside_ini(config: pytest.Config, option: Option, text: str) -> str:
+    """A path in the ini file is relative to it, wherever pytest was started; a SPEC may also be no path."""
     beside = (config.inipath.parent if config.inipath else config.rootpath) / text
-    return str(beside) if beside.exists() else text
+    return str(beside) if option.metavar == "FILE" or (option.metavar == "SPEC" and beside.exists()) else text
 
 
 def _parse(option: Option, source: str, text: str) -> Any:

@@ -9,7 +9,7 @@ from pytest_genmodel.diagnosis.rules import RULES, Rule
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 BANDS = {
-    "0": "Cannot judge",
+    "0": "General",
     "1": "Files and safety",
     "2": "Names, shapes, dtypes",
     "3": "Values",

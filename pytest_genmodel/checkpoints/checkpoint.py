@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.weights import WeightSet
+
+INDEX = "model_index.json"
+"""The file that names the components of a whole pipeline."""
 
 
 class Kind(str, Enum):
@@ -31,12 +35,29 @@ class Adapter:
     config: Mapping[str, Any]
 
 
+class _Components(dict[str, Component]):
+    """Components by name; one that is not there is damage of `file`, which should have named it."""
+
+    def __init__(self, components: Mapping[str, Component], file: Path) -> None:
+        super().__init__(components)
+        self._file = file
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise DamagedFileError(
+            self._file,
+            Damage.MISSING_FILE,
+            f"the checkpoint has no {name} (it has {', '.join(self) or 'no component'})",
+            action=f"Save the whole pipeline again, or copy the {name} from the model it started from.",
+        )
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights at rest under one path.
 
     `pipeline_class` and `pipeline_arguments` come from `model_index.json`. A checkpoint that is less than a
-    pipeline (`kind`) is laid over the reference before it can be loaded.
+    pipeline (`kind`) is laid over the reference before it can be loaded. `components[name]` raises DamagedFileError
+    for a component that is not there.
     """
 
     spec: str
@@ -48,6 +69,12 @@ class Checkpoint:
     adapter: Adapter | None = None
     foreign: Mapping[str, str] = field(default_factory=dict)
     """Components whose class comes from a library that is never imported: name -> "library.Class"."""
+    unread: tuple[Path, ...] = ()
+    """What lies beside the components like a result, weights files and components' folders, and is read by nobody."""
+
+    def __post_init__(self) -> None:
+        file = self.root / INDEX if self.kind is Kind.PIPELINE else self.root
+        object.__setattr__(self, "components", _Components(self.components, file))
 
     @property
     def is_partial(self) -> bool:

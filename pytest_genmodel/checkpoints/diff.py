@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
-from pytest_genmodel.checkpoints.names import unwrapped
+from pytest_genmodel.checkpoints.names import is_adapter_name, unwrapped
 from pytest_genmodel.checkpoints.same_bytes import Span, equal_spans
 from pytest_genmodel.checkpoints.weights import WeightSet
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class WeightDifference:
-    """What comparing one component's weights came to; names are the candidate's own.
+    """What comparing one component's weights came to; names are the candidate's own, where it has one.
 
     `changed` holds for each tensor the figures of its difference; what the difference looks like costs more and
     is worked out by `detail` for the tensors that are reported.
@@ -27,8 +28,8 @@ class WeightDifference:
 
     ours: WeightSet
     theirs: WeightSet
-    counterparts: dict[str, str] = field(default_factory=dict)
-    """The reference's name of each tensor that both have."""
+    counterparts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """For each tensor that both have: the name under which ours stores it, and theirs."""
     changed: dict[str, Comparison] = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -46,19 +47,48 @@ class WeightDifference:
         return not (self.changed or self.rounded or self.missing or self.extra)
 
     def worst_first(self) -> list[str]:
-        """The changed tensors, the one whose values moved most, relative to their norm, first."""
-        return sorted(self.changed, key=lambda name: -(self.changed[name].relative_difference or 0.0))
+        """The changed tensors, the one whose values moved most, relative to their norm, first.
+
+        Those for which no such figure can be given (another shape, NaN or Inf, a reference of zeros) come before
+        all others.
+        """
+        return sorted(self.changed, key=lambda name: -_distance(self.changed[name]))
 
     def detail(self, name: str) -> Comparison:
         """Compare the changed tensor `name` again, in detail: with what the difference looks like."""
         from pytest_genmodel.tensors import bitwise, compare
 
-        actual, expected = self.ours.read(name), self.theirs.read(self.counterparts[name])
+        ours, theirs = self.counterparts[name]
+        actual, expected = self.ours.read(ours), self.theirs.read(theirs)
         return compare(*_of_one_dtype(actual, expected), bitwise)
 
 
-def compare_components(ours: Component, theirs: Component) -> WeightDifference:
+def _distance(comparison: Comparison) -> float:
+    figure = comparison.relative_difference
+    if figure is None or comparison.nonfinite[0].nan or comparison.nonfinite[0].inf:
+        return math.inf
+    return math.inf if math.isnan(figure) else figure
+
+
+def ties_matter(ours: Component, theirs: Component) -> bool:
+    """Whether a tensor is stored under a name that the other side does not store, LoRA factors left out.
+
+    Only then can ties change what `compare_components` finds, and working them out is not free.
+    """
+    left, right = ({unwrapped(name) for name in side.weights.tensors} for side in (ours, theirs))
+    return any(not is_adapter_name(name) for name in left ^ right)
+
+
+def compare_components(
+    ours: Component, theirs: Component, ties: Sequence[tuple[str, ...]] = ()
+) -> WeightDifference:
     """Compare the stored weights of two components; a wrapper's prefixes in the names are looked through.
+
+    Args:
+        ours, theirs: the candidate's component and the reference's.
+        ties: groups of names that the model gives to one tensor. A file may store any of them, or several: a
+            library loads a name that is stored from the tensor of that name, and another from its group. Both
+            sides are compared as they are loaded, so that two stored members that differ are a difference.
 
     Raises:
         DamagedFileError: a file cannot be read.
@@ -66,50 +96,67 @@ def compare_components(ours: Component, theirs: Component) -> WeightDifference:
     a, b = ours.weights, theirs.weights
     difference = WeightDifference(a, b)
     if tuple(p.resolve() for p in a.files) == tuple(p.resolve() for p in b.files):
-        difference.counterparts = {name: name for name in a.tensors}
+        difference.counterparts = {name: (name, name) for name in a.tensors}
         return difference
     left, right = ({unwrapped(name): name for name in weights.tensors} for weights in (a, b))
-    difference.counterparts = {left[name]: right[name] for name in right if name in left}
-    difference.missing = [right[name] for name in right if name not in left]
-    difference.extra = [left[name] for name in left if name not in right]
-    for name, counterpart in _of_other_bytes(difference):
-        _compare_tensor(difference, name, counterpart)
+    difference.counterparts = {left[name]: (left[name], right[name]) for name in right if name in left}
+    group_of = {name: group for group in ties for name in group}
+    for name in (
+        *(name for name in right if name not in left),
+        *(name for name in left if name not in right),
+    ):
+        mine, other = (_stored_as(name, side, group_of.get(name, ())) for side in (left, right))
+        if mine is None:
+            difference.missing.append(right[name])
+        elif other is None:
+            difference.extra.append(left[name])
+        elif (mine, other) not in difference.counterparts.values():
+            difference.counterparts[name if mine in difference.counterparts else mine] = (mine, other)
+    for name in _of_other_bytes(difference):
+        _compare_tensor(difference, name)
     return difference
 
 
-def _of_other_bytes(difference: WeightDifference) -> Iterator[tuple[str, str]]:
+def _stored_as(name: str, stored: dict[str, str], group: tuple[str, ...]) -> str | None:
+    """The name under which a side stores the tensor `name`: its own, else that of a tensor it is tied to."""
+    return next((stored[member] for member in (name, *group) if member in stored), None)
+
+
+def _of_other_bytes(difference: WeightDifference) -> Iterator[str]:
     """Leave out the pairs of one dtype and shape whose bytes are equal: read at the speed of the disk, no torch."""
-    alike: dict[tuple[str, str], tuple[Span, Span]] = {}
+    alike: dict[str, tuple[Span, Span]] = {}
     a, b = difference.ours, difference.theirs
-    for ours, theirs in difference.counterparts.items():
+    for name, (ours, theirs) in difference.counterparts.items():
         one, other = a.tensors[ours], b.tensors[theirs]
         spans = a.span(ours), b.span(theirs)
         if (one.dtype, one.shape) == (other.dtype, other.shape) and spans[0] and spans[1]:
-            alike[ours, theirs] = (spans[0], spans[1])
+            alike[name] = (spans[0], spans[1])
     verdicts = equal_spans(list(alike.values()))
-    equal = {pair for pair, same in zip(alike, verdicts, strict=True) if same}
-    yield from (pair for pair in difference.counterparts.items() if pair not in equal)
+    equal = {name for name, same in zip(alike, verdicts, strict=True) if same}
+    yield from (name for name in difference.counterparts if name not in equal)
 
 
-def _compare_tensor(difference: WeightDifference, ours: str, theirs: str) -> None:
+def _compare_tensor(difference: WeightDifference, name: str) -> None:
     import torch
 
     from pytest_genmodel.tensors import bitwise, compare
 
+    ours, theirs = difference.counterparts[name]
     actual, expected = difference.ours.read(ours), difference.theirs.read(theirs)
-    if actual.is_floating_point() and not bool(actual.isfinite().all()):
-        difference.not_finite.append(ours)
-    if actual.shape == expected.shape and _hold_the_same_numbers(actual, expected):
+    wide = actual.float() if actual.element_size() == 1 else actual  # torch asks float8 for nothing
+    if actual.is_floating_point() and not bool(wide.isfinite().all()):
+        difference.not_finite.append(name)
+    if actual.shape == expected.shape and hold_the_same_numbers(actual, expected):
         return
     if actual.shape == expected.shape and torch.equal(actual, expected.to(actual.dtype)):
-        difference.rounded[ours] = str(actual.dtype).removeprefix("torch.")
+        difference.rounded[name] = str(actual.dtype).removeprefix("torch.")
         return
     comparison = compare(*_of_one_dtype(actual, expected), bitwise, in_detail=False)
     if not comparison.passed:
-        difference.changed[ours] = comparison
+        difference.changed[name] = comparison
 
 
-def _hold_the_same_numbers(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+def hold_the_same_numbers(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether the values are equal: a cast lost nothing, or only the sign of zeros differs (an optimizer at rate 0
     makes +0.0 of -0.0). float64 holds every narrower float exactly.
     """

@@ -26,14 +26,19 @@ def open_checkpoint(path: Path, spec: str) -> Checkpoint:
         UnreadableCheckpointError: nothing is there, or nothing that is a checkpoint.
         DamagedFileError: a file that must be read to recognise it is damaged.
     """
-    if not path.exists():
-        raise UnreadableCheckpointError(f"{spec}: no such file or folder")
-    if path.is_dir() and not any(path.iterdir()):
-        raise UnreadableCheckpointError(f"{spec}: the folder is empty")
-    for module in FORMATS:
-        if module.recognises(path):
-            return module.read(path, spec)
-    raise UnreadableCheckpointError(f"{spec}: {_what_it_is(path)}")
+    try:
+        if not path.exists():
+            raise UnreadableCheckpointError(f"{spec}: no such file or folder")
+        if not path.is_dir() and not path.is_file():
+            raise UnreadableCheckpointError(f"{spec}: neither a file nor a folder")
+        if path.is_dir() and not any(path.iterdir()):
+            raise UnreadableCheckpointError(f"{spec}: the folder is empty")
+        for module in FORMATS:
+            if module.recognises(path):
+                return module.read(path, spec)
+        raise UnreadableCheckpointError(f"{spec}: {_what_it_is(path)}")
+    except OSError as error:  # no permission, a name that is too long, a disk that went away
+        raise UnreadableCheckpointError(f"{spec[:200]}: cannot be read ({error.strerror or error})") from None
 
 
 def _what_it_is(path: Path) -> str:

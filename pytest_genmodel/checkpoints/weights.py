@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS, Header, TensorEntry, read_header
 from pytest_genmodel.checkpoints.same_bytes import Span
+from pytest_genmodel.errors import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +210,7 @@ def _load_pickle(path: Path) -> tuple[dict[str, torch.Tensor], str | None]:
             warnings.simplefilter("ignore")  # torch warns about pickle protocols; it reads them or refuses
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises whatever the bytes provoke
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise DamagedFileError(
             path,
             Damage.PICKLE,

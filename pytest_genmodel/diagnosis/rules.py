@@ -1,6 +1,6 @@
 """The rules: a stable code for each fault, what it means and what to do.
 
-Bands: 0xx cannot judge, 1xx files and safety, 2xx names, shapes, dtypes, 3xx values, 4xx configuration and
+Bands: 0xx general, 1xx files and safety, 2xx names, shapes, dtypes, 3xx values, 4xx configuration and
 schedule, 5xx determinism, 6xx round trip, 7xx training, 8xx adapters. A code is never given to another fault.
 """
 
@@ -35,6 +35,12 @@ _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 _RULES = (
     Rule(
+        "GM010",
+        "assertion of an invariant failed",
+        "An invariant of the project's own was written with an assert, and the assert failed.",
+        "Read what the assertion says; give the invariant a rule code of its own to explain it.",
+    ),
+    Rule(
         "GM101",
         "damaged file",
         "A file of the checkpoint is empty, cut short, or breaks its format. Whatever a loader makes of it is "
@@ -50,7 +56,7 @@ _RULES = (
     Rule(
         "GM103",
         "missing file",
-        "A file that the model index or the shard index names is not there.",
+        "A file or component that the pipeline's class, the model index or the shard index needs is not there.",
         "Copy the missing file, or save the checkpoint again into an empty folder.",
     ),
     Rule(
@@ -69,9 +75,9 @@ _RULES = (
     Rule(
         "GM106",
         "file that nobody reads",
-        "A weights file lies in the component's folder and no loader reads it. If it holds the training result, "
-        "the result is not loaded.",
-        "Move the file away, or give it the name that the library looks for.",
+        "A weights file or a model's folder lies in the checkpoint and no loader reads it. If it holds the training "
+        "result, the result is not loaded.",
+        "Move it away, or give it the name that the library looks for.",
         _W,
     ),
     Rule(
@@ -138,7 +144,9 @@ _RULES = (
         "GM301",
         "weights changed where no change is allowed",
         "The contract forbids a change of this component, and its weights differ from the reference's.",
-        "If the change is meant, say so with --genmodel-expect; otherwise copy the component from the reference.",
+        "Copy the component from the reference. If it was trained on purpose: --genmodel-expect=finetuned lets the "
+        "denoiser change, and so does giving no expectation; no option lets another component change, so give "
+        "a checkpoint that holds its new weights as --genmodel-ref.",
     ),
     Rule(
         "GM302",
@@ -163,7 +171,8 @@ _RULES = (
         "GM305",
         "precision lost",
         "The values went through a narrower dtype: each is the reference's, rounded.",
-        "Save in the dtype of the reference, or declare the cast as the change that is meant.",
+        "Save in the dtype of the reference. If the narrower dtype is meant, save the reference in it too and give "
+        "that as --genmodel-ref.",
     ),
     Rule(
         "GM306",
@@ -317,8 +326,9 @@ _RULES = (
     Rule(
         "GM801",
         "adapter is not attached",
-        "LoRA factors of the file are not in the loaded model: their names match nothing.",
-        "Name them as diffusers does: `transformer.<module>.lora_A.weight`.",
+        "LoRA factors of the file are not in the loaded model (their names match nothing), or factors of the model "
+        "are in no file and hold whatever they were made with.",
+        "Save the whole adapter, named as diffusers does: `<denoiser>.<module>.lora_A.weight` and `.lora_B.weight`.",
     ),
     Rule(
         "GM802",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
+from pytest_genmodel.checkpoints.diff import WeightDifference, hold_the_same_numbers
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.errors import BadInputError, GenmodelError
-from pytest_genmodel.pipelines.equality import tensor_differences
+from pytest_genmodel.invariants.weights import how_far
+from pytest_genmodel.pipelines.equality import TensorDifference, compare_stored, tensor_differences
 from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.residents import residents
 
 MOST_EXPLAINED = 5
 """Tensors of a component whose difference is spelled out; the others are named."""
@@ -19,25 +21,26 @@ class WeightsDifferError(GenmodelError, AssertionError):
     """Two models that should hold the same weights do not; says which tensors, how much, and what it looks like."""
 
 
-def assert_same_weights(candidate: Any, reference: Any, *, except_for: Iterable[str] = ()) -> None:
-    """Assert that two models hold the same weights, by the bit; a cast that loses nothing is the same.
+def assert_same_weights(candidate: Any, reference: Any, *, except_for: str | Iterable[str] = ()) -> None:
+    """Assert that two models hold the same weights, exactly; a cast that loses nothing is the same.
 
     Args:
         candidate, reference: two `Pipeline`s (the fixtures), whose files are compared, or two torch modules,
             whose parameters and buffers are.
-        except_for: names of components that may differ; with pipelines only.
+        except_for: names of components that may differ (or the one name); with pipelines only.
 
     Raises:
         WeightsDifferError: an AssertionError that lists the tensors.
-        BadInputError: the two are not of one kind, or `except_for` names no component.
+        BadInputError: the two are not of one kind, `except_for` names no component, or nothing is left to compare.
     """
     __tracebackhide__ = True
+    allowed = {except_for} if isinstance(except_for, str) else set(except_for)
     if isinstance(candidate, Pipeline) and isinstance(reference, Pipeline):
-        problems = _pipelines(candidate, reference, set(except_for))
+        problems = _pipelines(candidate, reference, allowed)
     elif hasattr(candidate, "named_parameters") and hasattr(reference, "named_parameters"):
-        problems = [
-            f"{difference.name} {difference.what}" for difference in tensor_differences(reference, candidate)
-        ]
+        if allowed:
+            raise BadInputError("except_for names components of pipelines; a torch module has none")
+        problems = _modules(candidate, reference)
     else:
         raise BadInputError(
             "assert_same_weights takes two pipelines or two torch modules, not "
@@ -53,16 +56,67 @@ def _pipelines(candidate: Pipeline, reference: Pipeline, except_for: set[str]) -
     known = set(reference.components) | set(candidate.components)
     if unknown := sorted(except_for - known):
         raise BadInputError(f"except_for names {unknown[0]!r}; the components are {', '.join(sorted(known))}")
+    ours, theirs = (
+        {name: part for name, part in pipeline.checkpoint.components.items() if part.has_weights}
+        for pipeline in (candidate, reference)
+    )
+    names = [name for name in dict.fromkeys((*theirs, *ours)) if name not in except_for]
+    if not names:
+        raise BadInputError(
+            f"nothing is left to compare: except_for names every component with weights "
+            f"({', '.join(sorted({*ours, *theirs}))})"
+            if ours or theirs
+            else "nothing is left to compare: no component has weights"
+        )
     problems = []
-    for name, theirs in reference.checkpoint.components.items():
-        ours = candidate.checkpoint.components.get(name)
-        if name in except_for or not theirs.has_weights:
-            continue
-        if ours is None or not ours.has_weights:
-            problems.append(f"{name}: the candidate has none")
+    for name in names:
+        if name not in ours or name not in theirs:
+            problems.append(f"{name}: the {'reference' if name in ours else 'candidate'} has no weights")
         else:
-            problems += _component(name, compare_components(ours, theirs))
+            problems += _component(name, compare_stored(ours[name], theirs[name]))
+    if candidate.family.denoiser not in except_for:
+        problems += _adapters(candidate, reference)
     return problems
+
+
+def _adapters(candidate: Pipeline, reference: Pipeline) -> list[str]:
+    ours, theirs = candidate.checkpoint.adapter, reference.checkpoint.adapter
+    where = candidate.family.denoiser
+    if ours is None and theirs is None:
+        return []
+    if ours is None or theirs is None:
+        return [f"{where}: only the {'reference' if ours is None else 'candidate'} carries an adapter"]
+    if ours.weights.content_digest() != theirs.weights.content_digest():
+        return [f"{where}: the adapters differ"]
+    return []
+
+
+def _modules(candidate: Any, reference: Any) -> list[str]:
+    if not residents(candidate) and not residents(reference):
+        raise BadInputError("nothing is left to compare: neither module has a parameter or buffer")
+    found = [
+        difference
+        for difference in tensor_differences(reference, candidate)
+        if difference.pair is None or not _same_numbers(*difference.pair)
+    ]
+    found.sort(key=lambda difference: -difference.distance)
+    problems = [_tensor(difference) for difference in found[:MOST_EXPLAINED]]
+    if others := found[MOST_EXPLAINED:]:
+        names = summarise(difference.name for difference in others)
+        problems.append(f"and {len(others)} more tensors differ: {names}")
+    return problems
+
+
+def _same_numbers(actual: Any, expected: Any) -> bool:
+    return actual.shape == expected.shape and hold_the_same_numbers(actual.cpu(), expected.cpu())
+
+
+def _tensor(difference: TensorDifference) -> str:
+    comparison = difference.detail()
+    if comparison is None:
+        return f"{difference.name} {difference.what}"
+    looks = f"; {comparison.likeness.text}" if comparison.likeness else ""
+    return f"{difference.name} {difference.what}: {how_far(comparison)}{looks}"
 
 
 def _component(name: str, difference: WeightDifference) -> list[str]:
@@ -70,10 +124,7 @@ def _component(name: str, difference: WeightDifference) -> list[str]:
     for tensor in difference.worst_first()[:MOST_EXPLAINED]:
         comparison = difference.detail(tensor)
         looks = f"; {comparison.likeness.text}" if comparison.likeness else ""
-        problems.append(
-            f"{name}: {tensor} differs by {comparison.relative_difference:.3g} of its norm, max |a-b| "
-            f"{comparison.max_abs:.3g}{looks}"
-        )
+        problems.append(f"{name}: {tensor} differs: {how_far(comparison)}{looks}")
     if others := difference.worst_first()[MOST_EXPLAINED:]:
         problems.append(f"{name}: and {len(others)} more tensors differ: {summarise(others)}")
     if difference.rounded:

@@ -8,14 +8,14 @@ from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
-from pytest_genmodel.invariants.tokens import token_ids
-from pytest_genmodel.pipelines.effective import differences, effective_config, schedule
+from pytest_genmodel.invariants.tokens import shown, token_differences
+from pytest_genmodel.pipelines.effective import differences, effective_arguments, effective_config, schedule
 from pytest_genmodel.pipelines.pipeline import Pipeline
 
 
 @invariant(level=Level.STATIC, needs_reference=True)
 def same_config(context: Context) -> Iterator[Finding]:
-    """Effective values (defaults filled in), the schedule, and the ids of fixed texts equal the reference's.
+    """Effective values (defaults filled in), the schedule, and what tokenizers do equal the reference's.
 
     Paths, versions, private fields, keys that the class does not take, and keys that it takes and never uses are
     no difference.
@@ -33,7 +33,7 @@ def same_config(context: Context) -> Iterator[Finding]:
             compared += 1
             yield from _tokens(candidate, reference, name)
     for key, (ours_, theirs_) in differences(
-        candidate.checkpoint.pipeline_arguments, reference.checkpoint.pipeline_arguments
+        effective_arguments(candidate.checkpoint), effective_arguments(reference.checkpoint)
     ).items():
         yield Finding(
             "GM401",
@@ -72,17 +72,25 @@ def _differences(pipeline: Pipeline, ours: Component, theirs: Component) -> Iter
 
 
 def _tokens(candidate: Pipeline, reference: Pipeline, name: str) -> Iterator[Finding]:
-    ours, theirs = (token_ids(pipeline.component(name)) for pipeline in (candidate, reference))
-    for text in theirs:
-        if ours[text] != theirs[text]:
-            yield Finding(
-                "GM403",
-                f"{text!r} becomes {ours[text][:8]}, by the reference {theirs[text][:8]}",
-                component=name,
-                location=f"{name}/",
-                evidence={"text": text, "candidate": ours[text], "reference": theirs[text]},
+    ours, theirs = (pipeline.component(name) for pipeline in (candidate, reference))
+    for found in token_differences(ours, theirs):
+        if found.is_text:
+            message = (
+                f"{found.what[:60]!r} becomes {shown(found.ours)}, by the reference {shown(found.theirs)}"
             )
-            return
+        else:
+            message = f"{found.what} is {found.ours!r}, the reference's {found.theirs!r}"
+        yield Finding(
+            "GM403",
+            message,
+            component=name,
+            location=found.location(name),
+            evidence={
+                "text" if found.is_text else "setting": found.what,
+                "candidate": found.ours,
+                "reference": found.theirs,
+            },
+        )
 
 
 def _schedule(context: Context) -> Iterator[Finding]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise, unwrapped, wrapper_of
 from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
+from pytest_genmodel.invariants.coverage_files import (
+    layout_findings,
+    missing_findings,
+    needs_weights,
+    unread_findings,
+)
 from pytest_genmodel.invariants.damage import damage_finding
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
-from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
-
-_META = "random: never loaded (on torch's meta device, where a run uses whatever lies in memory)"
 
 
 @invariant(level=Level.STATIC)
@@ -44,62 +47,47 @@ def coverage(context: Context) -> Iterator[Finding]:
             component=name,
             location=f"model_index.json:{name}",
         )
+    yield from missing_findings(candidate)
+    load = context.policy.level is not Level.STATIC
     for name, component in candidate.checkpoint.components.items():
         try:
             _ = component.config  # a broken one is a finding of its own, before a loader trips over it
-            yield from _layout(component)
+            yield from layout_findings(component)
             if component.has_weights:
-                load = context.policy.level is not Level.STATIC
                 found = list(_loaded(candidate, component) if load else _at_rest(component))
                 checked += len(component.weights.tensors)
                 yield from found
             elif "tokenizer" in name.lower():
                 yield from tokenizer_findings(candidate, name)
-            elif _should_have_weights(component):
-                yield Finding(
-                    "GM103",
-                    f"the folder of {component.class_name} holds no weights",
-                    component=name,
-                    location=f"{name}/",
-                )
+            else:
+                yield from _without_weights(component)
         except DamagedFileError as error:
             yield damage_finding(error, name)
         except LoadError as error:
             yield Finding("GM108", error.reason, component=name, location=f"{name}/")
     if candidate.checkpoint.adapter is not None:
         checked += len(candidate.checkpoint.adapter.weights.tensors)
-        if context.policy.level is not Level.STATIC:
-            yield from _attached(candidate, candidate.checkpoint.adapter)
-        yield from _adapter_at_rest(candidate.family.denoiser, candidate.checkpoint.adapter)
+        yield from adapter_findings(candidate, candidate.checkpoint.adapter, load=load)
+    yield from unread_findings(candidate.checkpoint)
     context.measure(tensors_compared=checked)
     if not checked:
         context.cannot_judge("no tensor was compared: the checkpoint holds no weights that could be read")
 
 
-def _layout(component: Component) -> Iterator[Finding]:
-    for stale in component.second_sets:
-        read = component.file_sets[0]
-        newer = max(p.stat().st_mtime for p in stale.files) > max(p.stat().st_mtime for p in read.files)
+def _without_weights(component: Component) -> Iterator[Finding]:
+    """A model must have weights; a scheduler or a processor needs a configuration at least."""
+    what = None
+    if needs_weights(component):
+        what = "weights"
+    elif not any(component.folder.glob("*.json")):
+        what = "configuration"
+    if what is not None:
         yield Finding(
-            "GM105",
-            f"{component.library} reads {read.name} and passes over {stale.name}"
-            + (", which is newer" if newer else ""),
+            "GM103",
+            f"the folder of {component.class_name} holds no {what}",
             component=component.name,
-            location=stale.name,
-            evidence={"read": read.name, "passed_over": stale.name, "passed_over_is_newer": newer},
+            location=f"{component.name}/",
         )
-    for path in component.unread_files:
-        yield Finding(
-            "GM106",
-            f"{path.name} lies beside the weights and nobody reads it",
-            component=component.name,
-            location=path.name,
-        )
-
-
-def _should_have_weights(component: Component) -> bool:
-    """Models have a config.json; schedulers, tokenizers and processors have files of other names."""
-    return component.config_path is not None and component.config_path.name == "config.json"
 
 
 def _loaded(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
@@ -111,7 +99,7 @@ def _loaded(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
         yield Finding("GM108", error.reason, component=component.name, location=f"{component.name}/")
         return
     tensors = residents(loaded.module)
-    state = _META if loaded.meta else "random: freshly initialised"
+    state = NEVER_LOADED if loaded.meta else "random: freshly initialised"
     yield from _names(component.name, loaded.module, tensors, stored, state)
     yield from _values(component.name, tensors, stored)
 
@@ -283,7 +271,7 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
         yield Finding(
             "GM201",
             f"{len(never_loaded)} of {len(tensors)} tensors are in the file, and are "
-            f"{_META}: {summarise(never_loaded)}",
+            f"{NEVER_LOADED}: {summarise(never_loaded)}",
             component=name,
             location=never_loaded[0],
             cause="the load left them out, and said so in a log line at most",
@@ -311,55 +299,3 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
             location=first_name,
             evidence=name_evidence(list(not_finite)),
         )
-
-
-def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
-    from pytest_genmodel.tensors import digest
-
-    denoiser = pipeline.family.denoiser
-    try:
-        live = residents(getattr(pipeline.diffusers, denoiser))
-    except AttachError as error:
-        yield Finding("GM801", str(error), component=denoiser, location=adapter.file.name)
-        return
-    attached = {
-        _bare(name.replace(f".{ADAPTER_NAME}", ""), denoiser): resident.tensor
-        for name, resident in live.items()
-        if ADAPTER_NAME in name
-    }
-    factors = [name for name in adapter.weights.tensors if not name.endswith(".alpha")]
-    absent = [
-        name
-        for name in factors
-        if (tensor := attached.get(_bare(name, denoiser))) is None
-        or digest(tensor.cpu()) != digest(adapter.weights.read(name).to(tensor.dtype))
-    ]
-    if absent:
-        yield Finding(
-            "GM801",
-            f"{len(absent)} of {len(factors)} factors are not in the loaded model: {summarise(absent)}",
-            component=denoiser,
-            location=absent[0],
-            cause="the names in the file match no layer, and diffusers passes over them with a log line at most",
-            evidence=name_evidence(absent),
-        )
-
-
-def _adapter_at_rest(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
-    factors = [name for name in adapter.weights.tensors if not name.endswith(".alpha")]
-    ups = [name for name in factors if ".lora_B." in name or ".lora_up." in name]
-    if ups and not any(bool(adapter.weights.read(name).any()) for name in ups):
-        yield Finding("GM802", f"all {len(ups)} lora_B are zero", component=denoiser, location=ups[0])
-    has_alpha = "lora_alpha" in adapter.config or any(n.endswith(".alpha") for n in adapter.weights.tensors)
-    if not has_alpha:
-        yield Finding(
-            "GM803",
-            f"{adapter.file.name} does not say its alpha",
-            component=denoiser,
-            location=f"{adapter.file.name}:lora_alpha",
-        )
-
-
-def _bare(name: str, denoiser: str) -> str:
-    """The factor's name without prefixes, and without the `.weight` that only some of a factor's names have."""
-    return name.removeprefix("base_model.model.").removeprefix(f"{denoiser}.").removesuffix(".weight")

@@ -33,13 +33,20 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     reason: str | None = None
     try:
         _check_applies(invariant, context)
-        for finding in invariant.function(context, **parameters):
+        for finding in invariant.function(context, **parameters) or ():
+            if not isinstance(finding, Finding):
+                context.cannot_judge(
+                    f"the invariant {invariant.name} yields findings; it gave a {type(finding).__name__}"
+                )
             findings.append(finding)
         outcome = Outcome.PASSED
     except DoesNotApplyError as error:
         outcome, reason = Outcome.SKIPPED, str(error)
     except CannotJudgeError as error:
         outcome, reason = Outcome.INCONCLUSIVE, str(error)
+    except AssertionError as error:  # a claim may be written with asserts, as a test is
+        findings.append(_failed_assertion(invariant, error))
+        outcome = Outcome.FAILED
     except DamagedFileError as error:
         outcome, reason = Outcome.INCONCLUSIVE, f"{error.path.parent.name}/{error}"
     except GenmodelError as error:
@@ -70,6 +77,15 @@ def _check_applies(invariant: Invariant, context: Context) -> None:
 def _fails(findings: list[Finding], strict: bool) -> bool:
     failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     return any(finding.severity in failing for finding in findings)
+
+
+def _failed_assertion(invariant: Invariant, error: AssertionError) -> Finding:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Finding(
+        invariant.code or "GM010",
+        str(error).strip() or f"the assertion in line {frame.lineno} of {Path(frame.filename).name} failed",
+        location=f"{Path(frame.filename).name}:{frame.lineno}",
+    )
 
 
 def _crash(invariant: Invariant, error: Exception) -> str:

@@ -48,6 +48,8 @@ class Invariant:
     function: Claim
     level: Level
     needs_reference: bool
+    code: str | None = None
+    check_values: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def summary(self) -> str:
@@ -61,10 +63,10 @@ class Invariant:
         return tuple(name for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
-        """Refuse parameters that the claim does not take.
+        """Refuse parameters that the claim does not take, and values that it cannot.
 
         Raises:
-            BadInputError: names the nearest parameter.
+            BadInputError: names the nearest parameter, or the accepted values.
         """
         for name in parameters:
             if name not in self.parameters:
@@ -73,6 +75,8 @@ class Invariant:
                     f"invariant {self.name!r} takes no parameter {name!r}"
                     f"{_nearest(name, self.parameters)} (accepted: {accepted})"
                 )
+        if self.check_values is not None:
+            self.check_values(parameters)
 
 
 _REGISTRY: dict[str, Invariant] = {}
@@ -89,6 +93,7 @@ def invariant(
     code: str | None = None,
     level: Level | str = Level.QUICK,
     needs_reference: bool = False,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[ClaimT], ClaimT]: ...
 
 
@@ -99,6 +104,7 @@ def invariant(
     code: str | None = None,
     level: Level | str = Level.QUICK,
     needs_reference: bool = False,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Any:
     """Register a function as an invariant, as a decorator with or without arguments.
 
@@ -108,13 +114,14 @@ def invariant(
         code: a rule code of your own (not `GM...`) for its findings; its page is the function's docstring.
         level: the least level at which it is judged.
         needs_reference: skip it, with a reason, where no reference was given.
+        check: looks at a marker's parameters while tests are collected; raises BadInputError for a wrong value.
 
     Raises:
         BadInputError: the name or the code is taken by another function.
     """
 
     def wrap(claim: Claim) -> Claim:
-        entry = Invariant(name or claim.__name__, claim, Level(level), needs_reference)
+        entry = Invariant(name or claim.__name__, claim, Level(level), needs_reference, code, check)
         known = _REGISTRY.get(entry.name)
         if known and (known.function.__module__, known.function.__qualname__) != (
             claim.__module__,

@@ -10,7 +10,7 @@ from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
-from pytest_genmodel.invariants.tokens import token_ids
+from pytest_genmodel.invariants.tokens import shown, token_differences
 from pytest_genmodel.pipelines.effective import differences, runtime_config, schedule
 from pytest_genmodel.pipelines.equality import TensorDifference, tensor_differences
 from pytest_genmodel.pipelines.loading import load_component
@@ -67,13 +67,19 @@ def _component(pipeline: Pipeline, saved: Checkpoint, name: str, steps: int) -> 
     if name == "scheduler":
         yield from _schedule(live, reloaded, steps)
     if "tokenizer" in name.lower():
-        before_ids, after_ids = token_ids(live), token_ids(reloaded)
-        if text := next((text for text in before_ids if before_ids[text] != after_ids[text]), None):
+        for found in token_differences(reloaded, live):
+            before, after = (
+                (shown(found.theirs), shown(found.ours))
+                if found.is_text
+                else (repr(found.theirs), repr(found.ours))
+            )
+            what = repr(found.what[:60]) if found.is_text else found.what
             yield Finding(
                 "GM603",
-                f"{text!r} was {before_ids[text][:8]} and comes back as {after_ids[text][:8]}",
+                f"{what} was {before} and comes back as {after}",
                 component=name,
-                location=f"{name}/",
+                location=found.location(name),
+                evidence={"saved": found.theirs, "reloaded": found.ours},
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import SampleDifference, content_findings, sample_difference
@@ -32,6 +33,11 @@ def seeded_sampling(
     `tolerance` (default: bitwise) is the limit between two runs of one seed.
     """
     pipeline, probe = context.candidate, context.probe.but(seed=seed, steps=steps, frames=frames)
+    if probe.steps < 1:
+        raise BadInputError(f"steps={probe.steps}: a sample takes at least one step")
+    pipeline.family.check_size(
+        pipeline.checkpoint, height=probe.height, width=probe.width, frames=probe.frames
+    )
     first = pipeline.sample(probe)
     yield from content_findings(first)
     with other_global_random_state(_STATES[0]):

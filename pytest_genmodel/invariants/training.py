@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
 
-from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
+from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise, unwrapped
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
+from pytest_genmodel.invariants.weights import up_factors
+from pytest_genmodel.pipelines.equality import compare_stored
 from pytest_genmodel.pipelines.loading import skeleton
+from pytest_genmodel.pipelines.residents import residents, tie_groups
 from pytest_genmodel.tensors import Tolerance, default_tolerance
 from pytest_genmodel.training.observer import Observed
+from pytest_genmodel.training.trainers import require_steps, trainer_named
 from pytest_genmodel.transformations.train import Trained, train
 
 LARGEST_QUICK = 200_000_000
@@ -25,7 +29,15 @@ LARGEST_QUICK = 200_000_000
 Trainer = str | Callable[..., Any]
 
 
-@invariant
+def _check_values(parameters: Mapping[str, Any]) -> None:
+    """Refuse an unknown trainer or a count of steps that trains nothing while tests are collected."""
+    if "trainer" in parameters:
+        trainer_named(parameters["trainer"])
+    if "steps" in parameters:
+        require_steps(parameters["steps"])
+
+
+@invariant(check=_check_values)
 def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int = 2) -> Iterator[Finding]:
     """Train at learning rate zero, save, load: weights and sample are what went in.
 
@@ -70,7 +82,7 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
         yield from _sample(context, trained)
 
 
-@invariant
+@invariant(check=_check_values)
 def learning_moves(
     context: Context, *, trainer: Trainer = "full", lr: float = 1e-3, steps: int = 2
 ) -> Iterator[Finding]:
@@ -144,7 +156,13 @@ def _rate_was_zero(observed: Observed) -> Iterator[Finding]:
 
 def _nothing_trained(observed: Observed) -> Iterator[Finding]:
     if not observed.steps or not observed.learned:
-        what = "no optimizer took a step" if not observed.steps else "every gradient of every step was zero"
+        what = (
+            "no optimizer took a step"
+            if not observed.steps
+            else "every gradient of every step was zero"
+            if not any(observed.with_gradient)
+            else "the optimizer's moments are all zero after steps with gradients: it never used them"
+        )
         yield Finding("GM709", f"{what}, so that the run shows nothing", location="optimizer")
 
 
@@ -165,7 +183,7 @@ def _differences(context: Context, trained: Trained) -> Iterator[tuple[str, Weig
     for name, before in context.candidate.checkpoint.components.items():
         after = trained.checkpoint.components.get(name)
         if before.has_weights and after is not None and after.has_weights:
-            yield name, compare_components(after, before)
+            yield name, compare_stored(after, before)
 
 
 def _altered_by_save(name: str, difference: WeightDifference) -> Finding:
@@ -210,12 +228,20 @@ def _adapter_moved(trained: Trained) -> Iterator[Finding]:
     assert trained.written is not None
     assert trained.written.adapter is not None
     weights = trained.written.adapter.weights
-    ups = [name for name in weights.tensors if ".lora_B." in name]
+    ups = up_factors(weights.tensors)
+    if not ups:
+        yield Finding(
+            "GM706",
+            f"the adapter holds no up factor (lora_B, lora_up), so that it changes nothing: "
+            f"{summarise(weights.tensors) or 'the file is empty'}",
+            location=trained.written.adapter.file.name,
+            evidence=name_evidence(list(weights.tensors)),
+        )
     still = [name for name in ups if not bool(weights.read(name).any())]
     if still:
         yield Finding(
             "GM706",
-            f"{len(still)} of {len(ups)} lora_B are zero in the file: {summarise(still)}",
+            f"{len(still)} of {len(ups)} up factors (lora_B, lora_up) are zero in the file: {summarise(still)}",
             location=still[0],
             evidence=name_evidence(still),
         )
@@ -224,12 +250,13 @@ def _adapter_moved(trained: Trained) -> Iterator[Finding]:
 
 def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
     denoiser = context.candidate.family.denoiser
-    claimed = {
-        name for name, _ in skeleton(context.candidate.checkpoint.components[denoiser]).named_parameters()
-    }
+    model = skeleton(context.candidate.checkpoint.components[denoiser])
+    claimed = {name for name, _ in model.named_parameters()}
+    tied = {name: group for group in tie_groups(residents(model)) for name in group}
     for name, difference in _differences(context, trained):
         moved = {unwrapped(tensor) for tensor in difference.changed}
         if name == denoiser:
+            moved = {alias for tensor in moved for alias in tied.get(tensor, (tensor,))}
             if kept := sorted(claimed - moved - set(difference.missing)):
                 yield Finding(
                     "GM706",
@@ -238,7 +265,7 @@ def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
                     location=kept[0],
                     evidence=name_evidence(kept),
                 )
-            moved -= claimed
+            moved -= claimed | {alias for tensor in claimed for alias in tied.get(tensor, ())}
             yield from _not_finite(name, trained.checkpoint.components[name].weights)  # type: ignore[union-attr]
         if moved:
             names = sorted(moved)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from math import inf, isfinite
+from typing import TYPE_CHECKING
 
-from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components
+from pytest_genmodel.checkpoints.checkpoint import Adapter
+from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.contract import Change
 from pytest_genmodel.invariants.registry import Level, invariant
+from pytest_genmodel.pipelines.equality import compare_stored
+
+if TYPE_CHECKING:
+    from pytest_genmodel.tensors import Comparison
 
 MOST_REPORTED = 3
-"""Changed tensors of a component that get a finding of their own; the others are listed in it."""
+"""Changed tensors of a component whose figures stand in the finding; the others are named."""
+
+_UP_FACTOR = re.compile(r"(^|[._])lora(_B|_up|_embedding_B|\.up)(\.|$)")
 
 
 @invariant(level=Level.STATIC, needs_reference=True)
@@ -20,6 +31,7 @@ def same_weights(context: Context) -> Iterator[Finding]:
     """Weights differ from the reference's only where the contract allows, and do differ where it requires.
 
     Equality is exact. A cast that loses nothing (float16 stored as float32) is equal; one that rounds is not.
+    Which of its names a tied tensor is stored under makes no difference.
     The relative change of the norm is always measured: a uniform 1 % rescale passes bfloat16's usual tolerance.
     """
     candidate, reference, contract = (
@@ -43,8 +55,18 @@ def same_weights(context: Context) -> Iterator[Finding]:
                 component=name,
                 location=f"model_index.json:{name}",
             )
-        elif ours.has_weights and theirs.has_weights:
-            difference = compare_components(ours, theirs)
+        elif ours.has_weights != theirs.has_weights:
+            without, other = (
+                ("reference", "candidate's") if ours.has_weights else ("candidate", "reference's")
+            )
+            yield Finding(
+                "GM206",
+                f"the {name} of the {without} holds no weights, the {other} does",
+                component=name,
+                location=f"{name}/",
+            )
+        elif ours.has_weights:
+            difference = compare_stored(ours, theirs)
             compared += difference.compared
             context.measure(**{name: _numbers(difference)})
             yield from _judge(name, difference, contract.of(name))
@@ -55,8 +77,16 @@ def same_weights(context: Context) -> Iterator[Finding]:
 
 
 def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[Finding]:
-    for tensor in difference.not_finite[:MOST_REPORTED]:
-        yield Finding("GM304", f"{tensor} holds NaN or Inf", component=name, location=tensor)
+    if difference.not_finite:
+        count = len(difference.not_finite)
+        yield Finding(
+            "GM304",
+            f"{count} {'tensor holds' if count == 1 else 'tensors hold'} NaN or Inf: "
+            f"{summarise(difference.not_finite)}",
+            component=name,
+            location=difference.not_finite[0],
+            evidence=name_evidence(difference.not_finite),
+        )
     if difference.missing:
         yield Finding(
             "GM207",
@@ -85,10 +115,11 @@ def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[
             location=extra[0],
             evidence=name_evidence(extra),
         )
-    if change is Change.REQUIRED and difference.is_empty:
+    if change is Change.REQUIRED and not (difference.changed or difference.missing or difference.extra):
+        but = f", {len(difference.rounded)} of them once they are rounded" if difference.rounded else ""
         yield Finding(
             "GM302",
-            f"all {difference.compared} tensors equal the reference's",
+            f"all {difference.compared} tensors equal the reference's{but}",
             component=name,
             location=f"{name}/",
         )
@@ -100,6 +131,7 @@ def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[
             f"{summarise(names)}",
             component=name,
             location=names[0],
+            severity=Severity.ERROR if change is Change.FORBIDDEN else Severity.WARNING,
             cause="the checkpoint was saved in a narrower dtype than the reference",
             evidence=name_evidence(names),
         )
@@ -115,9 +147,8 @@ def _changed(name: str, difference: WeightDifference, change: Change) -> Finding
     forbidden = change is Change.FORBIDDEN
     return Finding(
         "GM301" if forbidden else "GM306",
-        f"{len(worst)} of {difference.compared} tensors differ from the reference's, {worst[0]} most "
-        f"(relative difference {_figure(first.relative_difference)}, "
-        f"norm changed by {_figure(first.relative_norm_change)}){looks}",
+        f"{len(worst)} of {difference.compared} tensors differ from the reference's{_norm_change(difference)}; "
+        f"{worst[0]} moved most ({how_far(first)}){looks}",
         component=name,
         location=worst[0],
         cause=first.likeness.hint if first.likeness and forbidden else None,
@@ -125,9 +156,9 @@ def _changed(name: str, difference: WeightDifference, change: Change) -> Finding
             **name_evidence(worst),
             "worst": {
                 tensor: {
-                    "relative_difference": detail.relative_difference,
-                    "relative_norm_change": detail.relative_norm_change,
-                    "max_abs": detail.max_abs,
+                    "relative_difference": _finite(detail.relative_difference, detail),
+                    "relative_norm_change": _finite(detail.relative_norm_change, detail),
+                    "max_abs": _finite(detail.max_abs, detail),
                     "likeness": detail.likeness.kind if detail.likeness else None,
                 }
                 for tensor, detail in details.items()
@@ -136,19 +167,53 @@ def _changed(name: str, difference: WeightDifference, change: Change) -> Finding
     )
 
 
+def _norm_change(difference: WeightDifference) -> str:
+    norms = {
+        tensor: norm
+        for tensor, comparison in difference.changed.items()
+        if (norm := _finite(comparison.relative_norm_change, comparison)) is not None
+    }
+    if not norms:
+        return ""
+    most = max(norms, key=norms.__getitem__)
+    return f", their norms by up to {norms[most]:.3g} ({most})"
+
+
+def how_far(comparison: Comparison) -> str:
+    """Say in a few words how far a changed tensor is from the reference's, whatever it holds."""
+    ours, theirs = comparison.shapes
+    if ours != theirs:
+        return f"its shape is {list(ours)}, the reference's {list(theirs)}"
+    for who, count in zip(("its values", "the reference's values"), comparison.nonfinite, strict=True):
+        if bad := count.nan + count.inf:
+            return f"{bad} of {comparison.numel} of {who} are NaN or Inf"
+    if comparison.relative_difference == inf:
+        return f"the reference is all zero; max |a-b| {_figure(comparison.max_abs)}"
+    return f"relative difference {_figure(comparison.relative_difference)}, max |a-b| {_figure(comparison.max_abs)}"
+
+
 def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
+def _finite(value: float | None, comparison: Comparison) -> float | None:
+    """The figure, where it is one: None where a side holds NaN or Inf, or a reference of zeros makes it infinite."""
+    odd = any(side.nan or side.inf for side in comparison.nonfinite)
+    return None if value is None or odd or not isfinite(value) else value
+
+
 def _numbers(difference: WeightDifference) -> dict[str, float | int]:
-    norms = [comparison.relative_norm_change or 0.0 for comparison in difference.changed.values()]
-    moved = [comparison.relative_difference or 0.0 for comparison in difference.changed.values()]
+    """What is always measured; a tensor without a figure of its own (see `_finite`) is counted, not averaged in."""
+    changed = difference.changed.values()
+    norms = [_finite(comparison.relative_norm_change, comparison) for comparison in changed]
+    moved = [_finite(comparison.relative_difference, comparison) for comparison in changed]
     return {
         "compared": difference.compared,
         "changed": len(difference.changed),
         "rounded": len(difference.rounded),
-        "largest_relative_norm_change": max(norms, default=0.0),
-        "largest_relative_difference": max(moved, default=0.0),
+        "without_figure": sum(figure is None for figure in moved),
+        "largest_relative_norm_change": max((norm for norm in norms if norm is not None), default=0.0),
+        "largest_relative_difference": max((figure for figure in moved if figure is not None), default=0.0),
     }
 
 
@@ -162,6 +227,8 @@ def _judge_adapter(context: Context) -> Iterator[Finding]:
             component=context.candidate.family.denoiser,
             action="Give the adapter's folder or file as --genmodel-ckpt.",
         )
+    if adapter is not None and change is Change.REQUIRED:
+        yield from _adapter_acts(adapter, context.candidate.family.denoiser)
     if adapter is not None and change is Change.FORBIDDEN:
         yield Finding(
             "GM301",
@@ -169,3 +236,23 @@ def _judge_adapter(context: Context) -> Iterator[Finding]:
             component=context.candidate.family.denoiser,
             location=adapter.file.name,
         )
+
+
+def up_factors(names: Iterable[str]) -> list[str]:
+    """The names of factors that start at zero, so that an adapter acts only once they have moved."""
+    return [name for name in names if _UP_FACTOR.search(name)]
+
+
+def _adapter_acts(adapter: Adapter, denoiser: str) -> Iterator[Finding]:
+    ups = up_factors(adapter.weights.tensors)
+    if any(bool(adapter.weights.read(name).any()) for name in ups):
+        return
+    yield Finding(
+        "GM302",
+        f"all {len(ups)} up factors of the adapter (lora_B, lora_up) are zero: it changes nothing"
+        if ups
+        else "the adapter holds no up factor (lora_B, lora_up): it changes nothing",
+        component=denoiser,
+        location=ups[0] if ups else adapter.file.name,
+        evidence=name_evidence(ups),
+    )

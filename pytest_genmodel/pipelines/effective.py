@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.digest import plain_config
 from pytest_genmodel.pipelines.library import class_named, quiet
@@ -36,8 +37,52 @@ def effective_config(component: Component) -> Mapping[str, Any]:
     if config_class is None:
         return {}
     with quiet():
-        values = config_class.from_dict(dict(component.config)).to_dict()
-    return _normal({key: value for key, value in plain_config(values).items() if key not in _INERT})
+        values = _taken(config_class, config_class.from_dict(dict(component.config)).to_dict())
+    return _normal({key: value for key, value in values.items() if key not in _INERT})
+
+
+def effective_arguments(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Give what the pipeline's class is called with beside its components: stored values, else its defaults.
+
+    A key of the model index that is no argument of the class acts on nothing.
+    """
+    defaults = _defaults(class_named("diffusers", str(checkpoint.pipeline_class)))
+    stored = checkpoint.pipeline_arguments
+    return _normal(
+        {name: stored.get(name, defaults[name]) for name in defaults if name not in checkpoint.components}
+    )
+
+
+def stored_arguments(checkpoint: Checkpoint, pipeline_class: Any) -> dict[str, Any]:
+    """Give what the model index stores for the pipeline's class, as stored; diffusers passes over other keys too."""
+    taken = _defaults(pipeline_class)
+    return {name: value for name, value in checkpoint.pipeline_arguments.items() if name in taken}
+
+
+def _taken(config_class: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the class of a transformers configuration does not know: `from_dict` keeps any key.
+
+    Known are the arguments of the class and what a configuration of defaults holds; the same within the
+    configurations that it is made of.
+    """
+    known = set(_defaults(config_class))
+    try:
+        known |= set(config_class().to_dict())
+    except Exception:  # a class that cannot be made without arguments; whatever it raises
+        known |= {"model_type", *getattr(config_class, "attribute_map", {})}
+    parts = getattr(config_class, "sub_configs", {})
+    return {
+        key: _taken(part, value)
+        if isinstance(value, Mapping) and (part := _known_class(parts.get(key)))
+        else value
+        for key, value in plain_config(values).items()
+        if key in known
+    }
+
+
+def _known_class(part: Any) -> Any:
+    """The class of a part, where it is settled: AutoConfig stands for any."""
+    return part if hasattr(part, "to_dict") else None
 
 
 def runtime_config(live: Any) -> Mapping[str, Any]:

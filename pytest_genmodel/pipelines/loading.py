@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_genmodel.checkpoints.component import Component
-from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.library import class_named, dtype_keyword, quiet
 from pytest_genmodel.pipelines.placement import Placement
-from pytest_genmodel.pipelines.residents import align, on_meta
+from pytest_genmodel.pipelines.residents import align, on_meta, residents, tie_groups
 
 
 class LoadError(GenmodelError):
@@ -51,9 +51,8 @@ def load_component(component: Component, placement: Placement) -> Loaded:
         try:
             module = cls.from_pretrained(str(component.folder), **arguments)
         except Exception as error:  # whatever a library raises for a bad file is the finding's text
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[0] if lines else type(error).__name__
-            raise LoadError(component.name, reason.replace(str(component.folder), component.name)) from error
+            reason = first_line(error).replace(str(component.folder), component.name)
+            raise LoadError(component.name, reason) from error
     meta: tuple[str, ...] = ()
     if component.has_weights:
         meta = on_meta(module)
@@ -81,5 +80,17 @@ def skeleton(component: Component) -> Any:
             model.tie_weights()
             return model
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise LoadError(component.name, f"its configuration makes no model ({reason})") from error
+            raise LoadError(
+                component.name, f"its configuration makes no model ({first_line(error)})"
+            ) from error
+
+
+def stored_ties(component: Component) -> list[tuple[str, ...]]:
+    """Give the groups of names that the component's model has for one tensor; nothing is loaded.
+
+    Empty where the installed libraries make no model of the component: then each name stands for itself.
+    """
+    try:
+        return tie_groups(residents(skeleton(component)))
+    except GenmodelError:
+        return []

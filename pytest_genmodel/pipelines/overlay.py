@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
+from pytest_genmodel.checkpoints.component import Component, read_json
 from pytest_genmodel.checkpoints.names import unwrapped
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.weights import PickledWeights, WeightSet
@@ -38,6 +39,8 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
         for name, component in candidate.components.items():
             _check_fits(candidate, reference, name, component)
             _replace(component.folder.iterdir(), folder / name)
+            if name == "scheduler" and component.class_name != reference.components[name].class_name:
+                _name_class(folder / INDEX, component)
     elif candidate.kind is Kind.WEIGHTS_FILE:
         file = candidate.components[""].file_sets[0].files[0]
         target = reference.components[_component_of(candidate, reference)]
@@ -46,7 +49,9 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
         ending = ".safetensors" if file.suffix == ".safetensors" else ".bin"
         name = base if target.library == "diffusers" or ending == ".safetensors" else "pytorch_model"
         _place(candidate.components[""].weights, file, folder / target.name / f"{name}{ending}")
-    return replace(open_checkpoint(folder, candidate.spec), adapter=candidate.adapter)
+    return replace(
+        open_checkpoint(folder, candidate.spec), adapter=candidate.adapter, unread=candidate.unread
+    )
 
 
 def _check_fits(candidate: Checkpoint, reference: Checkpoint, name: str, component: Component) -> None:
@@ -55,12 +60,21 @@ def _check_fits(candidate: Checkpoint, reference: Checkpoint, name: str, compone
             f"{candidate.spec}: the reference {reference.spec} has no {name} to lay it over "
             f"(it has {', '.join(reference.components)})"
         )
+    if not component.has_weights:
+        return  # a tokenizer is read by the class that the reference names, a scheduler by its own
     wanted = reference.components[name].class_name
     if component.class_name != wanted:
         raise BadInputError(
             f"{candidate.spec}: its {name} is a {component.class_name}, that of the reference {reference.spec} "
             f"a {wanted}: they are of different families"
         )
+
+
+def _name_class(index: Path, component: Component) -> None:
+    """Write into the whole's index by which class the candidate's component is read."""
+    values = read_json(index) | {component.name: [component.library, component.class_name]}
+    index.unlink()
+    index.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def _component_of(candidate: Checkpoint, reference: Checkpoint) -> str:

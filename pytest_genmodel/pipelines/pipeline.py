@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -11,12 +12,14 @@ from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.digest import component_digest
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.adapters import attach
+from pytest_genmodel.pipelines.effective import stored_arguments
 from pytest_genmodel.pipelines.families import family_of
 from pytest_genmodel.pipelines.library import class_named, quiet
 from pytest_genmodel.pipelines.loading import Loaded, load_component
 from pytest_genmodel.pipelines.placement import Placement
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.residency import Residency
+from pytest_genmodel.pipelines.residents import on_meta
 from pytest_genmodel.pipelines.sampling import Progress, Sample, Samples, run_pipeline, silent
 
 
@@ -60,6 +63,25 @@ class Pipeline:
     def components(self) -> tuple[str, ...]:
         """Names of the components, as the checkpoint lists them."""
         return tuple(self.checkpoint.components)
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Components that the pipeline's class, or the family, cannot do without and the checkpoint does not have.
+
+        Raises:
+            BadInputError: the installed diffusers has no such class.
+        """
+        cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        needed = [
+            parameter.name
+            for parameter in parameters
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and parameter.name not in getattr(cls, "_optional_components", ())
+        ]
+        has = self.checkpoint.components.keys() | self.checkpoint.pipeline_arguments.keys()
+        return tuple(name for name in dict.fromkeys((*needed, self.family.denoiser)) if name not in has)
 
     @cached_property
     def digest(self) -> str:
@@ -114,15 +136,18 @@ class Pipeline:
         """The live diffusers pipeline, adapter attached; raises as `loaded` does.
 
         Raises:
+            BadInputError: a component is missing that the class needs.
             MissingExtraError: the candidate is an adapter and peft is not installed.
+            AttachError: the adapter cannot be attached.
         """
         if self._diffusers is None:
+            self._require_complete()
             parts = {name: self.component(name) for name in self.components}
             cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
             with quiet():
-                live = cls(**parts, **self.checkpoint.pipeline_arguments)
+                live = cls(**parts, **stored_arguments(self.checkpoint, cls))
                 if self.checkpoint.adapter:
-                    attach(live, self.checkpoint.adapter)
+                    attach(live, self.checkpoint.adapter, self.family)
             self._diffusers = live
         return self._diffusers
 
@@ -141,17 +166,26 @@ class Pipeline:
         return self.samples.get(key, lambda: self._run(probe))
 
     def require_backed(self) -> None:
-        """Load every component and check that each of its tensors has memory.
+        """Load every component, attach the adapter, and check that each tensor has memory.
 
         Raises:
+            BadInputError: a component is missing that the class needs.
+            AttachError: the adapter cannot be attached.
             UnbackedError: names the component and the first tensor that was never loaded.
         """
+        self._require_complete()
         for name in self.components:
-            if meta := self.loaded(name).meta:
-                raise UnbackedError(
-                    f"{len(meta)} tensors of the {name} were never loaded ({meta[0]} first), and running it would "
-                    "show uninitialised memory (see coverage)"
-                )
+            _require_memory(name, self.loaded(name).meta)
+        if self.checkpoint.adapter:
+            denoiser = self.family.denoiser
+            _require_memory(f"{denoiser}'s adapter", on_meta(getattr(self.diffusers, denoiser)))
+
+    def _require_complete(self) -> None:
+        if self.missing:
+            raise BadInputError(
+                f"{self.spec} has no {' and no '.join(self.missing)}, which {self.checkpoint.pipeline_class} needs "
+                "(see coverage)"
+            )
 
     def _run(self, probe: Probe) -> Sample:
         self.require_backed()
@@ -201,7 +235,10 @@ class Pipeline:
     def _adapted(self) -> tuple[str, ...]:
         return (self.family.denoiser,) if self.checkpoint.adapter else ()
 
-    @property
-    def configuration(self) -> Mapping[str, Mapping[str, Any]]:
-        """The stored configuration of each component."""
-        return {name: component.config for name, component in self.checkpoint.components.items()}
+
+def _require_memory(owner: str, meta: tuple[str, ...]) -> None:
+    if meta:
+        raise UnbackedError(
+            f"{len(meta)} tensors of the {owner} were never loaded ({meta[0]} first), and running it would "
+            "show uninitialised memory (see coverage)"
+        )

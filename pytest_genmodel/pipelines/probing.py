@@ -50,18 +50,8 @@ def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, f
         BadInputError: the size or frame count is one that the family cannot make, or the image cannot be read.
         DamagedFileError: the checkpoint's probe file cannot be read, or holds a value of the wrong kind.
     """
-    path = checkpoint.root / PROBE_FILE
-    stored = _read_probe_file(path) if path.is_file() else {}
-    geometry = family.geometry(checkpoint)
-    width, height = wishes.size or (
-        stored.get("width", geometry.width),
-        stored.get("height", geometry.height),
-    )
-    frames = wishes.frames
-    if frames is None:
-        frames = stored.get("frames", geometry.frames)
-        frames = frames if full else min(frames, QUICK_FRAMES)
-    family.check_size(checkpoint, height=height, width=width, frames=frames)
+    stored = _stored(checkpoint)
+    width, height, frames = settle_size(wishes, checkpoint, family, full=full)
     return Probe(
         image=_image(wishes.image, height, width),
         prompt=wishes.prompt
@@ -77,7 +67,38 @@ def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, f
     )
 
 
-def _read_probe_file(path: Path) -> dict[str, Any]:
+def settle_size(
+    wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, full: bool
+) -> tuple[int, int, int]:
+    """Settle width, height and frames, as `make_probe` does; raises as it does, and reads no picture."""
+    stored = _stored(checkpoint)
+    geometry = family.geometry(checkpoint)
+    width, height = wishes.size or (
+        stored.get("width", geometry.width),
+        stored.get("height", geometry.height),
+    )
+    frames = wishes.frames
+    if frames is None:
+        frames = stored.get("frames", geometry.frames)
+        frames = frames if full else min(frames, QUICK_FRAMES)
+    family.check_size(checkpoint, height=height, width=width, frames=frames)
+    return width, height, frames
+
+
+def check_image(path: str) -> None:
+    """Find out early whether a file is a picture.
+
+    Raises:
+        BadInputError: it is not there, or no picture.
+    """
+    _read_picture(Path(path), 1, 1)
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The checkpoint's own probe file; empty where it has none."""
+    path = checkpoint.root / PROBE_FILE
+    if not path.is_file():
+        return {}
     stored = read_json(path)
     for name in ("width", "height", "frames", "steps"):
         if name in stored and (type(stored[name]) is not int or stored[name] < 1):

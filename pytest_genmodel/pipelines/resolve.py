@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.errors import first_line
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.library import quiet
 
@@ -28,19 +29,33 @@ def resolve(spec: str, workdir: Path) -> Checkpoint:
     if spec.startswith(tiny.PREFIX):
         with quiet():
             return open_checkpoint(tiny.materialise(spec, workdir / "tiny"), spec)
-    path = _path(spec)
-    if path.exists() or not _HUB_ID.match(spec):
-        return open_checkpoint(path, spec)
-    return open_checkpoint(_from_hub(spec), spec)
+    if _is_hub_id(spec):
+        return open_checkpoint(_from_hub(spec), spec)
+    return open_checkpoint(_path(spec), spec)
 
 
 def peek(spec: str) -> Checkpoint | None:
-    """Open `spec` where that is cheap (a path); a tiny pipeline's name is only checked. Raises as `resolve`."""
+    """Open `spec` where that is cheap: a path, a shipped model, a hub id while the hub is switched off.
+
+    The name of a tiny pipeline that must be built is only checked, and so is a hub id that may have to be fetched:
+    the answer is None. Raises as `resolve` does.
+    """
     if spec.startswith(tiny.PREFIX):
-        tiny.describe(spec)
-    elif _path(spec).exists() or not _HUB_ID.match(spec):
+        shipped = tiny.shipped_folder(spec)
+        return open_checkpoint(shipped, spec) if shipped is not None else None
+    if not _is_hub_id(spec):
         return open_checkpoint(_path(spec), spec)
-    return None
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return open_checkpoint(_from_hub(spec), spec) if HF_HUB_OFFLINE else None
+
+
+def _is_hub_id(spec: str) -> bool:
+    """A path wins; `outputs/run-17` beside a folder `outputs` is a path that is not there, and no owner's model."""
+    if not _HUB_ID.match(spec):
+        return False
+    path = _path(spec)
+    return not path.exists() and not path.parent.is_dir()
 
 
 def _path(spec: str) -> Path:
@@ -57,7 +72,6 @@ def _from_hub(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnreadableCheckpointError(
-            f"{repository}: no such file or folder, and the hub does not give it ({reason})"
+            f"{repository}: no such file or folder, and the hub does not give it ({first_line(error)})"
         ) from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.opening import open_checkpoint
-from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.library import quiet
 
 
@@ -25,6 +25,5 @@ def save(pipeline: Any, folder: Path, spec: str) -> Checkpoint:
         try:
             pipeline.save_pretrained(str(folder))
         except Exception as error:  # whatever a component raises while saving
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SaveError(f"the pipeline does not save: {reason}") from error
+            raise SaveError(f"the pipeline does not save: {first_line(error)}") from error
     return open_checkpoint(folder, spec)

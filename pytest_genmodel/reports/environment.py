@@ -17,7 +17,10 @@ _PACKAGES = ("pytest", "torch", "diffusers", "transformers", "safetensors", "pef
 
 
 def environment(genmodel: GenmodelSession) -> dict[str, Any]:
-    """Describe this process; imports nothing that was not imported."""
+    """Describe this process; imports nothing that was not imported.
+
+    `threads` are torch's, for large models; small ones on the CPU run under one (`pipelines.placement`).
+    """
     torch = sys.modules.get("torch")
     return {
         "python": platform.python_version(),
@@ -28,6 +31,7 @@ def environment(genmodel: GenmodelSession) -> dict[str, Any]:
         "seed": genmodel.settings.seed,
         "level": genmodel.settings.level,
         "threads": torch.get_num_threads() if torch is not None else None,
+        "threads_of_small_models": 1,
     }
 
 

@@ -11,11 +11,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
 OUTCOMES = ("passed", "failed", "skipped", "inconclusive")
+COMPLETE = (0, 1)
+"""Exit statuses of a run that came to its end; an interrupted one has judged less than it was asked to."""
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 
 
@@ -31,6 +34,7 @@ class Report:
     reference: dict[str, Any] | None
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
+    exit_status: int = 0
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in what one item brought: its verdicts, and facts about the environment and the checkpoints."""
@@ -68,6 +72,8 @@ class Report:
             "reference": self.reference,
             "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
             "summary": self.summary,
+            "exit_status": self.exit_status,
+            "complete": self.exit_status in COMPLETE,
         }
 
     def write_json(self, path: Path) -> None:
@@ -76,12 +82,31 @@ class Report:
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(self.to_json(), stream, indent=2, allow_nan=False, default=str)
+                json.dump(self.to_json(), stream, indent=2, allow_nan=False)
                 stream.write("\n")
             os.replace(beside, path)
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise
+
+
+def plain(value: Any) -> Any:
+    """What JSON and pytest-xdist can carry: numbers of other libraries as Python's, NaN and Inf as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if isfinite(value) else str(float(value))
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0:  # a numpy or torch scalar
+        return plain(value.item())
+    return str(value)
 
 
 def count(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, int]:

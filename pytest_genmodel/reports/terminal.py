@@ -50,7 +50,7 @@ def _body(verdicts: list[dict[str, Any]]) -> Iterator[str]:
     if len(groups) > MOST_FAULTS:
         yield ""
         yield f"and {len(groups) - MOST_FAULTS} more faults in the failures above"
-    lines = [*_by_reason(verdicts, "inconclusive"), *_by_reason(verdicts, "skipped")]
+    lines = [*_notes(verdicts), *_by_reason(verdicts, "inconclusive"), *_by_reason(verdicts, "skipped")]
     if groups and lines:
         yield ""
     yield from lines
@@ -67,6 +67,15 @@ def _by_fault(verdicts: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]]
                 if verdict["invariant"] not in names:
                     names.append(verdict["invariant"])
     return sorted(groups.values(), key=lambda group: _SEVERITIES.index(group[0][0]["severity"]))
+
+
+def _notes(verdicts: list[dict[str, Any]]) -> Iterator[str]:
+    """What is worth knowing and no fault: one entry each."""
+    for verdict in verdicts:
+        for finding in verdict["findings"]:
+            if finding["severity"] == "note":
+                where = f"{finding['component']}: " if finding["component"] else ""
+                yield from fold(f"{where}{finding['message']} ({finding['code']})", "  note: ").splitlines()
 
 
 def _by_reason(verdicts: list[dict[str, Any]], outcome: str) -> Iterator[str]:

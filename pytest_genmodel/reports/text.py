@@ -46,7 +46,9 @@ def finding_text(finding: Mapping[str, Any]) -> str:
 
 
 def fold(text: str, start: str) -> str:
-    """Fold `text` to the report's width, behind `start` and as deep as it."""
+    """Fold `text` to the report's width, behind `start` and as deep as it; a text of several lines keeps them."""
+    if "\n" in text:
+        return textwrap.indent(text, " " * len(start)).replace(" " * len(start), start, 1)
     return textwrap.fill(
         text,
         WIDTH,

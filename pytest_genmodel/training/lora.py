@@ -32,9 +32,10 @@ def train_lora(reference: Path, *, lr: float, steps: int, seed: int, output: Pat
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     take_steps(pipeline, trained, lr=lr, steps=steps, seed=seed)
     with quiet():
-        pipeline.diffusers.save_lora_weights(
-            str(output),
-            transformer_lora_layers=get_peft_model_state_dict(denoiser),
-            transformer_lora_adapter_metadata=denoiser.peft_config["default"].to_dict(),
+        pipeline.family.save_lora(
+            pipeline.diffusers,
+            output,
+            get_peft_model_state_dict(denoiser),
+            denoiser.peft_config["default"].to_dict(),
         )
     return output

@@ -19,12 +19,15 @@ class Observed:
     """The steps that were seen.
 
     `rates` holds for each step the rates of its parameter groups; `with_gradient` whether any gradient of the
-    step was not zero; `moved` and `kept` count parameters by whether their bits changed since their first step.
+    step was not zero; `has_state` whether any optimizer keeps tensors of its own (moments), and `has_moments`
+    whether any of them is not zero; `moved` and `kept` count parameters by whether their bits changed since their
+    first step.
     """
 
     rates: list[tuple[float, ...]] = field(default_factory=list)
     with_gradient: list[bool] = field(default_factory=list)
     finite_gradients: list[bool] = field(default_factory=list)
+    has_state: bool = False
     has_moments: bool = False
     moved: int = 0
     kept: int = 0
@@ -42,8 +45,12 @@ class Observed:
 
     @property
     def learned(self) -> bool:
-        """Whether at least one step had a gradient that was not zero, and left moments behind."""
-        return any(self.with_gradient)
+        """Whether at least one step had a gradient that was not zero, and left moments behind.
+
+        An optimizer without state (plain SGD) has no moments to leave; one whose moments are all zero after a step
+        never used the gradients that lay there.
+        """
+        return any(self.with_gradient) and (self.has_moments or not self.has_state)
 
 
 @contextmanager
@@ -72,11 +79,16 @@ def observe_optimizers() -> Iterator[Observed]:
                 observed._before[id(parameter)] = (parameter, values(parameter))
 
     def after(optimizer: Any, args: Any, kwargs: Any) -> None:
-        observed.has_moments = observed.has_moments or any(
-            hasattr(value, "any") and getattr(value, "ndim", 0) > 0 and bool(value.any())
+        if observed.has_moments:
+            return
+        moments = [
+            value
             for state in optimizer.state.values()
             for value in state.values()
-        )
+            if hasattr(value, "any") and getattr(value, "ndim", 0) > 0  # a step count has no axes
+        ]
+        observed.has_state = observed.has_state or bool(moments)
+        observed.has_moments = any(bool(value.any()) for value in moments)
 
     handles = (register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after))
     try:

@@ -47,3 +47,13 @@ def trainer_named(trainer: str | Callable[..., Any]) -> tuple[str, Trainer]:
             f"no trainer is called {trainer!r}{hint} (built in: {', '.join(BUILT_IN)}; or give a function)"
         )
     return trainer, _built_in()[trainer]
+
+
+def require_steps(steps: object) -> None:
+    """Check a number of training steps.
+
+    Raises:
+        BadInputError: it is no whole number, 1 or more.
+    """
+    if type(steps) is not int or steps < 1:
+        raise BadInputError(f"steps={steps!r}: a training run takes at least one step")

@@ -9,11 +9,11 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
-from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.training.observer import Observed, observe_optimizers
-from pytest_genmodel.training.trainers import trainer_named
+from pytest_genmodel.training.trainers import require_steps, trainer_named
 
 
 class TrainerError(GenmodelError):
@@ -41,10 +41,11 @@ def train(
 
     Raises:
         TrainerError: the trainer raised.
-        BadInputError: no trainer has the name, or what it wrote does not fit.
+        BadInputError: no trainer has the name, `steps` is no positive number, or what it wrote does not fit.
         DamagedFileError: what it wrote cannot be read.
     """
     name, function = trainer_named(trainer)
+    require_steps(steps)
     output = folder / "trained"
     output.mkdir(parents=True)
     base = pipeline.checkpoint
@@ -54,8 +55,8 @@ def train(
         except GenmodelError:
             raise
         except Exception as error:  # a user's trainer may raise anything
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            raise TrainerError(f"the trainer {name} raised {type(error).__name__}: {reason}") from error
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise TrainerError(f"the trainer {name} raised {what}") from error
     path = Path(result) if result is not None else output
     if path.resolve() == base.root.resolve():
         return Trained(name, observed, None, None, "the trainer gave back the checkpoint that went in")

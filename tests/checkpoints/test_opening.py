@@ -109,6 +109,27 @@ def test_a_trainers_folder_gives_each_component_that_it_holds(healthy, tmp_path)
     assert list(checkpoint.components) == ["transformer", "vae"]
 
 
+def test_a_trainers_folder_gives_its_scheduler_and_tokenizer_too(healthy, tmp_path):
+    for name in ("transformer", "scheduler", "tokenizer"):
+        shutil.copytree(healthy / name, tmp_path / "run" / name)
+
+    checkpoint = opened(tmp_path / "run")
+
+    assert (checkpoint.kind, checkpoint.unread) == (Kind.COMPONENTS, ())
+    assert {name: component.class_name for name, component in checkpoint.components.items()} == {
+        "transformer": "CogVideoXTransformer3DModel",
+        "scheduler": "CogVideoXDDIMScheduler",
+        "tokenizer": "T5Tokenizer",
+    }
+
+
+@pytest.mark.parametrize("name", ["scheduler", "tokenizer"])
+def test_a_scheduler_or_tokenizer_alone_is_no_checkpoint(healthy, tmp_path, name):
+    shutil.copytree(healthy / name, tmp_path / "run" / name)
+
+    assert f"it holds {name}" in refusal(tmp_path / "run")
+
+
 @pytest.mark.parametrize("ending", ["safetensors", "bin", "pt", "pth"])
 def test_a_file_of_weights_is_one_component_without_a_name(tmp_path, ending):
     path = tmp_path / f"weights.{ending}"
@@ -251,6 +272,37 @@ def test_a_folder_of_checkpoints_is_told_by_what_it_holds(healthy, tmp_path):
     shutil.copytree(healthy, tmp_path / "checkpoint-500")
 
     assert "checkpoint-500" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("lora", ["pytorch_lora_weights.safetensors", "adapter_model.safetensors"])
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_a_component_and_a_lora_in_one_folder_is_for_the_user_to_settle(healthy, tmp_path, part, lora):
+    write_lora(tmp_path / lora)
+    if lora.startswith("adapter"):
+        (tmp_path / "adapter_config.json").write_text("{}")
+    shutil.copytree(healthy / part, tmp_path / part)
+
+    message = refusal(tmp_path)
+
+    assert f"{part}/" in message
+    assert lora in message
+    assert f"what the user wrote/{part} or what the user wrote/{lora}" in message
+
+
+def test_a_configuration_without_weights_beside_a_lora_is_no_second_result(healthy, tmp_path):
+    write_lora(tmp_path / "pytorch_lora_weights.safetensors")
+    (tmp_path / "transformer").mkdir()
+    shutil.copy(healthy / "transformer" / "config.json", tmp_path / "transformer")
+
+    assert opened(tmp_path).kind is Kind.ADAPTER
+
+
+def test_a_component_that_is_not_there_is_told_with_those_that_are(healthy):
+    with pytest.raises(DamagedFileError, match=r"the checkpoint has no unet .it has .*transformer") as caught:
+        _ = opened(healthy).components["unet"]
+
+    assert (caught.value.damage, caught.value.path.name) == (Damage.MISSING_FILE, "model_index.json")
+    assert opened(healthy).components.get("unet") is None
 
 
 # --- what is damaged or hostile -------------------------------------------------------------------------------------

@@ -102,3 +102,71 @@ def test_other_vocabulary_gives_other_ids(judged, copy, healthy):
 
     assert [finding.code for finding in findings] == ["GM403"]
     assert findings[0].evidence["text"] == "a red square moves right"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a_key_that_no_class_knows": 3},
+        {"task_specific_params": {"summarization": {"prefix": "summarize: "}}},
+        {"n_positions": 512, "output_past": True},
+        {"num_heads": ..., "num_attention_heads": 4},
+    ],
+    ids=["unknown", "old T5", "older T5", "another spelling of a known key"],
+)
+def test_key_that_a_transformers_class_does_not_know_is_no_difference(judged, copy, healthy, changes):
+    edit_json(copy / "text_encoder/config.json", **changes)
+
+    assert judged("same_config", copy, healthy).findings == ()
+    assert judged("same_config", healthy, copy).findings == ()
+
+
+def test_unknown_key_within_a_part_of_a_configuration_is_no_difference(tmp_path):
+    """CLIP and its kind are made of configurations."""
+    import json
+
+    from transformers import CLIPConfig
+
+    from pytest_genmodel.checkpoints.component import Component
+    from pytest_genmodel.pipelines.effective import differences, effective_config
+
+    def component(name: str, **vision) -> Component:
+        folder = tmp_path / name
+        folder.mkdir()
+        config = CLIPConfig(vision_config={"num_hidden_layers": 2}).to_dict()
+        config["vision_config"] |= vision
+        (folder / "config.json").write_text(json.dumps(config))
+        return Component("image_encoder", folder, "transformers", "CLIPModel")
+
+    plain = effective_config(component("plain"))
+
+    assert differences(effective_config(component("unknown", left_over=1)), plain) == {}
+    assert list(differences(effective_config(component("other", num_hidden_layers=3)), plain)) == [
+        "vision_config"
+    ]
+
+
+def test_key_of_the_model_index_that_the_pipeline_does_not_take_is_no_difference(judged, copy, healthy):
+    edit_json(copy / "model_index.json", a_key_of_an_older_class=True)
+
+    assert judged("same_config", copy, healthy).findings == ()
+
+
+def test_argument_that_the_pipeline_takes_is_compared_with_its_default(judged, copy, healthy, monkeypatch):
+    from diffusers import CogVideoXImageToVideoPipeline
+
+    make = CogVideoXImageToVideoPipeline.__init__
+
+    def make_with_ratio(
+        self, tokenizer, text_encoder, vae, transformer, scheduler, boundary_ratio: float | None = 0.5
+    ):
+        make(self, tokenizer, text_encoder, vae, transformer, scheduler)
+
+    monkeypatch.setattr(CogVideoXImageToVideoPipeline, "__init__", make_with_ratio)
+    edit_json(copy / "model_index.json", boundary_ratio=0.5)
+    assert judged("same_config", copy, healthy).findings == ()
+
+    edit_json(copy / "model_index.json", boundary_ratio=0.9)
+    [finding] = judged("same_config", copy, healthy).findings
+    assert (finding.code, finding.location) == ("GM401", "model_index.json:boundary_ratio")
+    assert finding.evidence == {"candidate": 0.9, "reference": 0.5}

@@ -149,3 +149,19 @@ def test_uninitialised_memory_is_never_sampled(judged, copy):
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "uninitialised memory" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"frames": 10}, "10 frames cannot be made: CogVideoX makes 8k + 1 (the nearest is 9)"),
+        ({"frames": 0}, "0 frames cannot be made"),
+        ({"steps": 0}, "steps=0: a sample takes at least one step"),
+    ],
+)
+def test_parameters_are_checked_as_the_options_are(judged, healthy, parameters, words):
+    verdict = judged("seeded_sampling", healthy, parameters=parameters)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert words in verdict.reason
+    assert "crashed" not in verdict.reason

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.faults.adapter_wrapped import adapter_wrapped
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.training.full import train_full
@@ -224,10 +225,8 @@ def test_adapter_that_is_saved_before_it_learned_is_caught(judged, healthy, tmp_
 
 
 def test_unknown_trainer_names_the_known_ones(judged, healthy):
-    verdict = judged("zero_lr_identity", healthy, parameters={"trainer": "lore"})
-
-    assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "did you mean 'lora'" in verdict.reason
+    with pytest.raises(BadInputError, match="no trainer is called 'lore'; did you mean 'lora'"):
+        judged("zero_lr_identity", healthy, parameters={"trainer": "lore"})
 
 
 def test_large_denoiser_is_not_trained_at_the_quick_level(judged, healthy, monkeypatch):
@@ -260,3 +259,73 @@ def test_negative_zeros_that_become_positive_are_no_change(judged, copy):
     edit_tensors(copy / TRANSFORMER, to_negative_zero)
 
     assert codes(judged("zero_lr_identity", copy)) == []
+
+
+@pytest.mark.parametrize("name", ["zero_lr_identity", "learning_moves"])
+@pytest.mark.parametrize("trainer", ["full", "lora"])
+@pytest.mark.parametrize("steps", [0, -1, 1.5])
+def test_run_without_a_step_is_refused_in_one_line(judged, healthy, name, trainer, steps):
+    with pytest.raises(BadInputError, match=rf"^steps={steps}: a training run takes at least one step$"):
+        judged(name, healthy, parameters={"trainer": trainer, "steps": steps})
+
+
+def lora_written_as(change):
+    def trainer(reference, *, lr, steps, seed, output):
+        folder = train_lora(reference, lr=lr, steps=steps, seed=seed, output=output)
+        edit_tensors(folder / "pytorch_lora_weights.safetensors", change)
+        return folder
+
+    return trainer
+
+
+def as_up_and_down(tensors):
+    return {
+        name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def test_adapter_in_the_older_names_has_learned(judged, healthy):
+    verdict = judged("learning_moves", healthy, parameters={"trainer": lora_written_as(as_up_and_down)})
+
+    assert codes(verdict) == []
+
+
+def test_zero_adapter_in_the_older_names_is_caught(judged, healthy):
+    def zero(tensors):
+        return {name: t * 0 if "up" in name else t for name, t in as_up_and_down(tensors).items()}
+
+    [finding] = judged("learning_moves", healthy, parameters={"trainer": lora_written_as(zero)}).findings
+
+    assert finding.code == "GM706"
+    assert "8 of 8 up factors" in finding.message
+
+
+def test_adapter_without_an_up_factor_is_caught(judged, healthy):
+    def downs(tensors):
+        return {name: tensor for name, tensor in tensors.items() if "lora_A" in name}
+
+    [finding] = judged("learning_moves", healthy, parameters={"trainer": lora_written_as(downs)}).findings
+
+    assert (finding.code, finding.location) == ("GM706", "pytorch_lora_weights.safetensors")
+    assert "no up factor" in finding.message
+
+
+def test_optimizer_that_never_uses_the_gradients_is_caught(judged, healthy, monkeypatch):
+    """The gradients are there when the step begins, and the moments are zero when it ends."""
+    from torch.optim import AdamW
+
+    class Forgetful(AdamW):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.zero_()
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Forgetful)
+
+    [finding] = judged("zero_lr_identity", healthy, parameters={"trainer": "full"}).findings
+
+    assert finding.code == "GM709"
+    assert "moments are all zero" in finding.message

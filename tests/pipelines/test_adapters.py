@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.invariants.verdict import Outcome
-from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError
+from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError, attach
+from pytest_genmodel.pipelines.families.cogvideox import CogVideoX
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.overlay import overlay
-from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.pipeline import Pipeline, UnbackedError
 from pytest_genmodel.pipelines.placement import Placement
 from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.residents import Role, residents
@@ -327,3 +328,91 @@ def test_the_adapter_folder_is_not_written_to(lora, healthy, tmp_path):
     _ = attached(lora, healthy, tmp_path).diffusers
 
     assert {path: path.read_bytes() for path in lora.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("half", ["lora_A", "lora_B"])
+def test_a_pipeline_whose_adapter_lacks_a_factor_is_never_run(factors, healthy, tmp_path, half):
+    name = f"transformer.{LAYER}.{half}.weight"
+    folder = write(tmp_path / "part", {n: t for n, t in factors.items() if n != name})
+    pipeline = attached(folder, healthy, tmp_path)
+
+    with pytest.raises(UnbackedError, match=rf"the transformer's adapter were never .*{LAYER}\.{half}"):
+        pipeline.require_backed()
+    probe = make_probe(ProbeWishes(steps=1), pipeline.checkpoint, pipeline.family, full=False)
+    with pytest.raises(UnbackedError):
+        pipeline.sample(probe)
+    assert pipeline.samples.computed == 0
+
+
+def test_attaching_draws_nothing_from_the_global_generator(healthy, tmp_path):
+    folder = peft_folder(healthy, tmp_path / "peft")
+    pipeline = attached(folder, healthy, tmp_path)
+    pipeline.component("transformer")
+    state = torch.random.get_rng_state()
+
+    _ = pipeline.diffusers
+
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_adapter_that_was_refused_once_is_refused_again(factors, healthy, tmp_path):
+    """And is not taken for one that was attached before."""
+    folder = write(tmp_path / "refused", {n: t[:2] if "lora_A" in n else t for n, t in factors.items()})
+    pipeline = attached(folder, healthy, tmp_path)
+
+    for _ in range(2):
+        with pytest.raises(AttachError):
+            pipeline.require_backed()
+
+
+class OtherName(CogVideoX):
+    """A family whose denoiser has another name than CogVideoX's."""
+
+    denoiser = "unet"
+
+
+def test_a_family_whose_denoiser_has_another_name_attaches_and_saves(healthy, tmp_path):
+    folder = peft_folder(healthy, tmp_path / "peft")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    adapter = open_checkpoint(folder, "candidate").adapter
+
+    class Live:
+        unet = Pipeline(open_checkpoint(healthy, "reference"), CPU).component("transformer")
+
+        def save_lora_weights(self, folder, **given):
+            self.saved = (folder, given)
+
+    live = Live()
+    attach(live, adapter, OtherName())
+    OtherName().save_lora(live, tmp_path / "out", tensors, {"r": RANK})
+
+    layer = live.unet.get_submodule(LAYER)
+    assert torch.equal(layer.lora_A[ADAPTER_NAME].weight, of_layer(tensors)[0])
+    assert layer.scaling[ADAPTER_NAME] == ALPHA / RANK
+    assert live.saved == (
+        str(tmp_path / "out"),
+        {"unet_lora_layers": tensors, "unet_lora_adapter_metadata": {"r": RANK}},
+    )
+
+
+def test_a_family_that_reads_kohyas_names_is_given_them(factors, healthy, tmp_path):
+    class Reads(CogVideoX):
+        reads_kohya = True
+
+    class Live:
+        transformer = object()
+
+        def load_lora_weights(self, *_, **given):
+            self.given = given
+
+    tensors = {
+        name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): t for name, t in factors.items()
+    }
+    adapter = open_checkpoint(write(tmp_path / "kohya", tensors), "candidate").adapter
+    live = Live()
+
+    with pytest.raises(AttachError, match="kohya"):
+        attach(live, adapter, CogVideoX())
+    attach(live, adapter, Reads())
+
+    assert live.given["adapter_name"] == ADAPTER_NAME

@@ -222,6 +222,17 @@ def test_a_pipeline_with_tensors_that_have_no_memory_is_never_run(copy):
     assert pipeline.samples.computed == 0
 
 
+@pytest.mark.parametrize("part", ["vae", "scheduler", "transformer"])
+def test_a_pipeline_that_lacks_a_component_is_never_run(copy, part):
+    edit_json(copy / "model_index.json", **{part: [None, None]})
+    pipeline = live(copy)
+
+    assert pipeline.missing == (part,)
+    for use in (pipeline.require_backed, lambda: pipeline.diffusers):
+        with pytest.raises(BadInputError, match=f"candidate has no {part}, which CogVideoXImageToVideoPipe"):
+            use()
+
+
 def test_a_whole_pipeline_is_backed(healthy):
     live(healthy).require_backed()
 
@@ -512,3 +523,10 @@ def test_code_beside_a_component_is_not_run(copy, tmp_path):
     _ = live(copy).diffusers
 
     assert not marker.exists()
+
+
+def test_key_of_the_model_index_that_the_class_does_not_take_is_passed_over(judged, copy, healthy):
+    edit_json(copy / "model_index.json", left_by_another_tool=True)
+
+    for name in ("coverage", "same_config", "seeded_sampling"):
+        assert judged(name, copy, healthy).findings == ()

@@ -137,12 +137,31 @@ def test_the_hub_is_asked_for_no_code_and_no_pickle(hub, tmp_path, monkeypatch):
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in patterns)
 
 
-def test_looking_ahead_asks_no_hub(monkeypatch):
+def test_looking_ahead_asks_no_hub_that_may_be_asked(monkeypatch):
     import huggingface_hub
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
 
     assert peek("someone/some-model") is None
+
+
+def test_looking_ahead_settles_a_hub_id_while_the_hub_is_off(hub, healthy):
+    cached(hub, "someone/some-model", healthy)
+
+    assert peek("someone/some-model").kind is Kind.PIPELINE
+    with pytest.raises(
+        UnreadableCheckpointError, match="no such file or folder, and the hub does not give it"
+    ):
+        peek("someone/another-model")
+
+
+def test_a_missing_path_in_a_folder_that_is_there_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+
+    with pytest.raises(UnreadableCheckpointError, match=r"^outputs/run-17: no such file or folder$"):
+        peek("outputs/run-17")
 
 
 def test_the_home_folder_is_expanded(healthy, tmp_path, monkeypatch):

@@ -245,3 +245,28 @@ def test_tokenizer_gives_each_word_an_id_and_spells_the_rest() -> None:
     spelt = [tuple(tokenizer(word).input_ids) for word in ("zebra", "zebras", "Zebra", "7%")]
     assert len(set(spelt)) == 4
     assert tokenizer.unk_token_id not in {token for word in spelt for token in word}
+
+
+def test_writers_that_arrive_together_all_get_a_whole_folder(pipeline, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    from pytest_genmodel.pipelines.tiny.folders import is_complete, write_once
+
+    together = Barrier(4)
+
+    built = []
+
+    def build():
+        together.wait(timeout=30)
+        built.append(tiny.build(NAME))
+        return built[-1]
+
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "model_index.json").write_text("{", encoding="utf-8")
+    with ThreadPoolExecutor(4) as pool:
+        targets = list(pool.map(lambda _: write_once(tmp_path / NAME, build), range(4)))
+    assert set(targets) == {tmp_path / NAME}
+    assert is_complete(tmp_path / NAME)
+    assert {digest(one) for one in built} == {digest(pipeline)}
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]

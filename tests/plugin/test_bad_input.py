@@ -123,17 +123,14 @@ def test_report_that_cannot_be_written(refused, healthy, tmp_path):
         (["--genmodel-device=cuda"], "this machine has no CUDA device"),
     ],
 )
-def test_probe_that_cannot_be_made_is_an_error_with_its_reason(run, arguments, message):
+def test_probe_that_cannot_be_made_is_refused_with_its_reason(
+    refused, healthy, monkeypatch, arguments, message
+):
     import torch
 
-    if "cuda" in arguments[0] and torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
-    result = run("-k", "seeded_sampling", *arguments)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    result.assert_outcomes(errors=1)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert message in result.stdout.str()
-    assert "Traceback" not in result.stdout.str()
+    assert message in refused(f"--genmodel-ckpt={healthy}", *arguments)
 
 
 def test_truncated_weights_are_a_finding(run, copy):
@@ -205,3 +202,53 @@ def test_half_a_folder_is_no_checkpoint(refused, copy):
         shutil.rmtree(copy / name)
 
     assert "not a checkpoint" in refused(f"--genmodel-ckpt={copy}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--genmodel-ref="], "--genmodel-ref=: expected a value"),
+        (["--genmodel-expect="], "--genmodel-expect=: expected one of"),
+        (["--genmodel-expect=identical"], "give that as --genmodel-ref"),
+        (["--genmodel-ckpt=/dev/null"], "/dev/null: neither a file nor a folder"),
+        ([f"--genmodel-ckpt={'x' * 5000}"], "cannot be read (File name too long)"),
+        (["--genmodel-seed=99999999999999999999"], "a whole number from 0 to 9223372036854775807"),
+        (["--genmodel-steps=2000"], "a whole number from 1 to 1000"),
+    ],
+)
+def test_value_that_cannot_be_used(refused, healthy, arguments, message):
+    candidate = [] if "ckpt" in arguments[0] else [f"--genmodel-ckpt={healthy}"]
+
+    assert message in refused(*candidate, *arguments)
+
+
+def test_reference_is_looked_at_without_a_candidate(refused):
+    assert "no such file or folder" in refused("--genmodel-ref=not/there/at/all")
+
+
+def test_missing_run_beside_others_is_no_models_name_on_the_hub(refused, pytester):
+    pytester.mkdir("outputs")
+
+    line = refused("--genmodel-ckpt=outputs/run-17")
+
+    assert line == "ERROR: outputs/run-17: no such file or folder"
+
+
+def test_interrupted_run_says_so_in_its_report(run, pytester, report):
+    pytester.makepyfile("raise KeyboardInterrupt")
+
+    run("--genmodel-json=report.json", "-k", "coverage", subprocess=True)
+
+    assert (report()["complete"], report()["exit_status"]) == (False, 2)
+
+
+def test_report_that_could_not_be_written_at_the_end_is_red(run, pytester):
+    pytester.makepyfile(
+        test_a="def test_a():\n    import pathlib\n    p = pathlib.Path('out'); p.rmdir(); p.write_text('')\n"
+    )
+    pytester.mkdir("out")
+
+    result = run("--genmodel-no-suite", "--genmodel-json=out/report.json")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*--genmodel-json=out/report.json: cannot be written*"])

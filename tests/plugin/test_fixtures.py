@@ -136,5 +136,5 @@ def test_failing_weights_assert_names_the_tensor(run, pytester, copy):
     )
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"*transformer: {TO_Q} differs by 2 of its norm*sign*"])
+    result.stdout.fnmatch_lines([f"*transformer: {TO_Q} differs: relative difference 2, *sign flipped*"])
     assert "pytest_genmodel/invariants" not in result.stdout.str()

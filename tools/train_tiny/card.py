@@ -108,11 +108,17 @@ frame, {data.FRAMES} frames, on a muted gradient with a faint grating. The capti
 python -m tools.train_tiny --out DIR --seed {measured.seed}
 ```
 
-{measured.trained}, threads: {measured.threads}. Text encoder {text.STEPS} steps, autoencoder {vae.STEPS} steps,
-transformer {denoiser.STEPS} steps of {denoiser.BATCH} clips (Muon and AdamW).
-The objective is that of the diffusers CogVideoX image-to-video example (v-prediction, as a clean latent, weight 1/(1 - alpha)). The caption is left out in
-{denoiser.DROP_CAPTION:.0%} of the clips, the image in {denoiser.DROP_IMAGE:.0%}. What is shipped is the moving
-average ({denoiser.EMA}). The last bits depend on machine, thread count and library versions.
+{measured.trained}, threads: {measured.threads}.
+
+- Text encoder: {text.STEPS} steps, to tell colour, shape and direction; then frozen.
+- Autoencoder: {vae.STEPS} steps, on single pictures first, then on clips of 9 and of 17 frames.
+- Transformer: {denoiser.STEPS} steps of {denoiser.BATCH} clips (Muon and AdamW). The objective is that of
+  the diffusers CogVideoX image-to-video example: v-prediction turned into a clean latent, weight 1/(1 - alpha).
+  The caption is left out in {denoiser.DROP_CAPTION:.0%} of the clips, the image in {denoiser.DROP_IMAGE:.0%}.
+  What is shipped is the moving average ({denoiser.EMA}).
+
+Everything is drawn from the seed. On another machine, or with other threads or library versions, the last bits
+differ, and in a long training the details with them.
 
 ## Measured
 

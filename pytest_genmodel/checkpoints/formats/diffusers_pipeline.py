@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import LIBRARIES, Component, read_json
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-
-INDEX = "model_index.json"
+from pytest_genmodel.checkpoints.formats.strays import strays
 
 
 def recognises(path: Path) -> bool:
@@ -47,6 +46,7 @@ def read(path: Path, spec: str) -> Checkpoint:
         pipeline_arguments=arguments,
         components=components,
         foreign=foreign,
+        unread=strays(path, (*components, *foreign)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Family(ABC):
 
     `denoiser` is the component that is trained; `lora_targets` the names of the linear layers that its trainers
     adapt; `inert_config` the (class, key) pairs that the installed classes accept and never use; `soft_config`
-    the keys that say for which size a model was made, and change no tensor by themselves.
+    the keys that say for which size a model was made, and change no tensor by themselves; `reads_kohya` says
+    whether diffusers translates kohya's names for this family.
     """
 
     name: ClassVar[str]
@@ -36,6 +38,7 @@ class Family(ABC):
     denoiser: ClassVar[str] = "transformer"
     guidance: ClassVar[float] = 6.0
     lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
+    reads_kohya: ClassVar[bool] = False
     inert_config: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     soft_config: ClassVar[frozenset[str]] = frozenset()
 
@@ -66,3 +69,32 @@ class Family(ABC):
         Returns:
             A scalar float32 tensor with a graph to the denoiser's parameters.
         """
+
+    def attach_lora(
+        self, pipeline: Any, tensors: Mapping[str, torch.Tensor], name: str, config: Mapping[str, Any] | None
+    ) -> None:
+        """Give the live denoiser the LoRA `tensors` under the adapter name `name`; raises what peft raises.
+
+        A factor that `tensors` lacks stays on meta: it can be told, and draws nothing from a random generator.
+
+        Args:
+            pipeline: the live diffusers pipeline.
+            tensors: the factors, by the denoiser's own names.
+            name: what to call the adapter.
+            config: the arguments of PEFT's LoraConfig; None to take rank from the tensors and alpha = rank.
+        """
+        getattr(pipeline, self.denoiser).load_lora_adapter(
+            dict(tensors),
+            prefix=None,
+            adapter_name=name,
+            metadata=dict(config) if config else None,
+            low_cpu_mem_usage=True,
+        )
+
+    def save_lora(
+        self, pipeline: Any, folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
+    ) -> None:
+        """Write LoRA `tensors` (by the denoiser's own names) into `folder` as diffusers does, alpha included."""
+        layers = {f"{self.denoiser}_lora_layers": dict(tensors)}
+        metadata = {f"{self.denoiser}_lora_adapter_metadata": dict(config)}
+        pipeline.save_lora_weights(str(folder), **layers, **metadata)

@@ -30,7 +30,7 @@ class CogVideoX(Family):
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
         """Latent size of the transformer's configuration times the VAE's compression."""
-        config = checkpoint.components["transformer"].config
+        config = checkpoint.components[self.denoiser].config
         spatial = self._spatial_compression(checkpoint)
         return Geometry(
             height=config.get("sample_height", 60) * spatial,
@@ -40,7 +40,7 @@ class CogVideoX(Family):
 
     def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
         """Whole patches in space, 8k + 1 frames, and the trained size where positions are learned."""
-        config = checkpoint.components["transformer"].config
+        config = checkpoint.components[self.denoiser].config
         unit = self._spatial_compression(checkpoint) * config.get("patch_size", 2)
         if height % unit or width % unit:
             raise BadInputError(f"the size {width}x{height} is not in multiples of {unit} pixels")
@@ -65,7 +65,7 @@ class CogVideoX(Family):
     def call_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
         """As CogVideoXImageToVideoPipeline names them."""
         return {
-            "max_sequence_length": checkpoint.components["transformer"].config.get(
+            "max_sequence_length": checkpoint.components[self.denoiser].config.get(
                 "max_text_seq_length", 226
             ),
             "image": probe.picture(),

@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "materialise",
     "names",
+    "shipped_folder",
 ]
 
 
@@ -39,6 +40,11 @@ def build(name: str) -> Any:
     Raises `UnknownTinyPipelineError` for an unknown name.
     """
     return find(name).build()
+
+
+def shipped_folder(name: str) -> Path | None:
+    """Return the folder of a shipped pipeline, None for one that is built; raise `UnknownTinyPipelineError`."""
+    return find(name).shipped
 
 
 def materialise(name: str, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,7 +57,8 @@ def _put_in_place(written: Path, target: Path, aside: Path) -> None:
         # A folder stands there: another process was faster, or it was damaged later.
         if is_complete(target):
             return
-        os.replace(target, aside)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(target, aside)
         os.replace(written, target)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+# The CPU generator and the default dtype belong to the whole process, so two builds in threads must take turns.
+_TURN = threading.Lock()
 
 
 @contextmanager
@@ -18,8 +22,8 @@ def seeded(seed: int) -> Iterator[None]:
     """
     import torch
 
-    dtype = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with _TURN, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         torch.default_generator.manual_seed(seed)
         try:
