@@ -1,7 +1,7 @@
 """Train, export and measure: ``python -m tools.train_tiny --out DIR --seed 0``.
 
-One thread is the default: a second one saves a third of the time on idle cores and doubles it on busy ones. With
-more than one, set ``OMP_WAIT_POLICY=PASSIVE``, or threads that spin while they wait cost several times the work.
+One thread is the default: a second one saves little on idle cores and costs several times the work on busy ones. With
+more than one, set ``OMP_WAIT_POLICY=PASSIVE``, or threads spin while they wait.
 """
 
 from __future__ import annotations

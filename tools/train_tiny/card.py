@@ -73,8 +73,11 @@ picture = scene.render({data.SIDE}, {data.SIDE}, shape="square", color="red")
 frames = pipeline(
     image=Image.fromarray((picture * 255).round().astype("uint8")),
     prompt="{probe["prompt"]}",
-    height={probe["height"]}, width={probe["width"]}, num_frames={probe["frames"]},
-    num_inference_steps={probe["steps"]}, guidance_scale={probe["guidance"]},
+    height={probe["height"]},
+    width={probe["width"]},
+    num_frames={probe["frames"]},
+    num_inference_steps={probe["steps"]},
+    guidance_scale={probe["guidance"]},
     max_sequence_length={probe["max_sequence_length"]},  # the text positions it was trained with; the default is 226
     generator=torch.Generator().manual_seed(0),
 ).frames[0]
@@ -138,7 +141,7 @@ drawn and neither the image nor the caption tells it.
 
 - Only these scenes at {data.SIDE} x {data.SIDE} and {data.FRAMES} frames: the learned positions belong to that size.
 - Only captions of the form `a red square moves right`. Other words are spelt letter by letter, and were not trained.
-- Shapes soften a little in later frames.
+- Corners round off in later frames, and faint specks may trail the shape.
 - It says nothing about how strongly a fault shows in a large model.
 - transformers 5 is needed to load the tokenizer by its class.
 
