@@ -135,7 +135,7 @@ def train(cache: Cache, held_out: Cache, scheduler: Any, seed: int) -> CogVideoX
 def _optimizers(model: CogVideoXTransformer3DModel, table: torch.Tensor) -> list[torch.optim.Optimizer]:
     """Return Muon for the blocks' attention and feed-forward matrices, AdamW for the rest.
 
-    After 1,000 steps with Muon the held-out error at t = 400 was 0.020, with AdamW alone 0.034, in nearly the same time.
+    After 1,000 steps with Muon the held-out error at t = 400 was 0.020, with AdamW alone 0.034, at a tenth more time.
     """
     blocks, rest = [], []
     for name, parameter in model.named_parameters():
