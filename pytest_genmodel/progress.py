@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_genmodel.pipelines.sampling import Progress
+    from pytest_genmodel.checkpoints.progress import Progress
 
 
 def terminal_progress(config: pytest.Config) -> Progress | None:
@@ -20,7 +20,7 @@ def terminal_progress(config: pytest.Config) -> Progress | None:
     if reporter is None or not reporter.isatty or config.option.verbose < 0:
         return None
 
-    def show(what: str, done: int, total: int) -> None:
+    def show(what: str, done: int, total: int, unit: str = "") -> None:
         text = f" {what} {done}/{total}"
         erase = "\b" * len(text)
         line = f"{text}{erase}" if done < total else f"{' ' * len(text)}{erase}"

@@ -17,6 +17,7 @@ from pytest_genmodel.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+    from pytest_genmodel.checkpoints.progress import Progress
     from pytest_genmodel.invariants.context import Context
     from pytest_genmodel.invariants.verdict import Verdict
     from pytest_genmodel.pipelines.pipeline import Pipeline
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_genmodel.pipelines.probe import Probe
     from pytest_genmodel.pipelines.probing import ProbeWishes
     from pytest_genmodel.pipelines.residency import Residency
-    from pytest_genmodel.pipelines.sampling import Progress, Samples
+    from pytest_genmodel.pipelines.sampling import Samples
 
 
 def labels(specs: tuple[str, ...]) -> tuple[str, ...]:
@@ -183,11 +184,11 @@ class GenmodelSession:
         return {}
 
     def _open(self, spec: str) -> Pipeline:
+        from pytest_genmodel.checkpoints.progress import silent
         from pytest_genmodel.errors import BadInputError
         from pytest_genmodel.pipelines.overlay import overlay
         from pytest_genmodel.pipelines.pipeline import Pipeline
         from pytest_genmodel.pipelines.resolve import resolve
-        from pytest_genmodel.pipelines.sampling import silent
 
         checkpoint = resolve(spec, self.workdir)
         if checkpoint.is_partial:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pytest_genmodel.checkpoints.opening import open_checkpoint
+from pytest_genmodel.checkpoints.progress import silent
 from pytest_genmodel.faults.adapter_wrapped import adapter_wrapped, load_as_the_incident_did
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.families import family_of
 from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
-from pytest_genmodel.pipelines.sampling import run_pipeline, silent
+from pytest_genmodel.pipelines.sampling import run_pipeline
 from pytest_genmodel.reports.contact_sheet import write_contact_sheet
 from pytest_genmodel.tensors import bitwise, compare, psnr
 

@@ -68,11 +68,12 @@ def make_incident(target: Path) -> Path:
 def draw(damaged: Path, sheet: Path) -> Path:
     """Sample the healthy model, and the incident as its inference code loaded it, with one seed."""
     from pytest_genmodel.checkpoints.opening import open_checkpoint
+    from pytest_genmodel.checkpoints.progress import silent
     from pytest_genmodel.faults.adapter_wrapped import load_as_the_incident_did
     from pytest_genmodel.pipelines import tiny
     from pytest_genmodel.pipelines.families import family_of
     from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
-    from pytest_genmodel.pipelines.sampling import run_pipeline, silent
+    from pytest_genmodel.pipelines.sampling import run_pipeline
     from pytest_genmodel.reports.contact_sheet import write_contact_sheet
 
     rows = []

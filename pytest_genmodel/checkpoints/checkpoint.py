@@ -21,7 +21,8 @@ class Kind(str, Enum):
 
     PIPELINE = "pipeline"
     COMPONENTS = "components"
-    WEIGHTS_FILE = "weights file"
+    WEIGHTS = "set of weights"
+    """Without configuration: one component that the reference must name (""), or several that are named."""
     ADAPTER = "adapter"
 
 
@@ -63,6 +64,8 @@ class Checkpoint:
     spec: str
     root: Path
     kind: Kind
+    written_by: str = ""
+    """What wrote it, in words, as far as its layout tells ("SwissArmyTransformer (SAT)")."""
     pipeline_class: str | None = None
     pipeline_arguments: Mapping[str, Any] = field(default_factory=dict)
     components: Mapping[str, Component] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,8 @@ class Component:
     class_name: str
     weights_file: Path | None = field(default=None)
     """A lone file that stands for the component's weights (a candidate without configuration)."""
+    source: Callable[[], WeightSet] | None = field(default=None)
+    """Reads weights that a trainer keeps in a container or under names of its own, where no library would look."""
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -85,7 +87,9 @@ class Component:
 
     @cached_property
     def file_sets(self) -> tuple[FileSet, ...]:
-        """Every weight set in the folder, the one that the library reads first."""
+        """Every weight set in the folder, the one that the library reads first; none where `source` reads them."""
+        if self.source is not None:
+            return ()
         if self.weights_file is not None:
             container = "safetensors" if self.weights_file.suffix == ".safetensors" else "bin"
             return (FileSet(container, None, None, (self.weights_file,)),)
@@ -106,8 +110,8 @@ class Component:
 
     @property
     def has_weights(self) -> bool:
-        """Whether the folder holds any weight set."""
-        return bool(self.file_sets)
+        """Whether there are weights, in whatever form."""
+        return self.source is not None or bool(self.file_sets)
 
     @property
     def variant(self) -> str | None:
@@ -122,7 +126,7 @@ class Component:
     @cached_property
     def unread_files(self) -> tuple[Path, ...]:
         """Weight-like files in the folder that belong to no set, so that nobody reads them."""
-        if self.weights_file is not None:
+        if self.weights_file is not None or self.source is not None:
             return ()
         known = {path for s in self.file_sets for path in (*s.files, *([s.index] if s.index else []))}
         return tuple(
@@ -141,6 +145,8 @@ class Component:
         Raises:
             DamagedFileError: a file is missing, damaged or unsafe.
         """
+        if self.source is not None:
+            return self.source()
         if not self.file_sets:
             raise DamagedFileError(
                 self.folder,
@@ -158,6 +164,11 @@ class Component:
                 action=f"Save what lies under {weights.wrapper!r} by itself, best as safetensors.",
             )
         return weights
+
+
+def library_name(library: str, container: str) -> str:
+    """The file name under which `library` looks for weights in `container` (safetensors or bin)."""
+    return f"{_BASES[library, container]}.{container}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -132,9 +132,11 @@ def _of_other_bytes(difference: WeightDifference) -> Iterator[str]:
     a, b = difference.ours, difference.theirs
     for name, (ours, theirs) in difference.counterparts.items():
         one, other = a.tensors[ours], b.tensors[theirs]
-        spans = a.span(ours), b.span(theirs)
-        if (one.dtype, one.shape) == (other.dtype, other.shape) and spans[0] and spans[1]:
-            alike[name] = (spans[0], spans[1])
+        left, right = a.spans(ours), b.spans(theirs)
+        if (one.dtype, one.shape) != (other.dtype, other.shape) or left is None or right is None:
+            continue
+        if len(left) == len(right) == 1:
+            alike[name] = (left[0], right[0])
     verdicts = equal_spans(list(alike.values()))
     equal = {name for name, same in zip(alike, verdicts, strict=True) if same}
     yield from (name for name in difference.counterparts if name not in equal)

@@ -32,12 +32,15 @@ class WeightSet(ABC):
     """The tensors of one component at rest.
 
     `tensors` maps names to what is stored under them; `read` gives one tensor on the CPU, in the dtype of the
-    file; `digest` identifies a tensor by dtype, shape and bytes.
+    file; `digest` identifies a tensor by dtype, shape and bytes. `unexplained` are the stored names for which the
+    trainer's names have no counterpart in the model's: they belong to no tensor here, and must not be dropped
+    without a word.
     """
 
     files: tuple[Path, ...]
     metadata: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
+    unexplained: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
@@ -46,8 +49,8 @@ class WeightSet(ABC):
     def read(self, name: str) -> torch.Tensor:
         """Give the tensor `name` on the CPU, in its stored dtype and shape."""
 
-    def span(self, name: str) -> Span | None:
-        """Where the bytes of `name` lie in a file; None where the container keeps them otherwise."""
+    def spans(self, name: str) -> tuple[Span, ...] | None:
+        """Where the bytes of `name` lie: one span after the other, row-major; None where only `read` gives them."""
         return None
 
     def digest(self, name: str) -> str:
@@ -93,10 +96,10 @@ class SafetensorsWeights(WeightSet):
             for name, (path, entry) in self._entries.items()
         }
 
-    def span(self, name: str) -> Span:
-        """Where the bytes of `name` lie."""
+    def spans(self, name: str) -> tuple[Span, ...]:
+        """Where the bytes of `name` lie: in one place."""
         path, entry = self._entries[name]
-        return Span(path, entry.begin, entry.end)
+        return (Span(path, entry.begin, entry.end),)
 
     def read(self, name: str) -> torch.Tensor:
         """Read the bytes of `name` into memory of its own: an mmap would break when the file is cut short.

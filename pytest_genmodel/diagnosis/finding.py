@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.diagnosis.rules import Severity, rule_for
 
 MOST_NAMES = 200
@@ -52,3 +53,46 @@ class Finding:
 def name_evidence(names: list[str]) -> dict[str, Any]:
     """Evidence for a finding about many tensors: how many, and the first of them."""
     return {"count": len(names), "tensors": names[:MOST_NAMES]}
+
+
+_SINGULAR = {
+    "are": "is",
+    "carry": "carries",
+    "differ": "differs",
+    "have": "has",
+    "hold": "holds",
+    "lie": "lies",
+}
+
+
+def finding_of(
+    code: str,
+    names: list[str],
+    what: str,
+    *,
+    of: int | None = None,
+    noun: str = "tensors",
+    after: str = "",
+    **fields: Any,
+) -> Finding:
+    """A finding about several tensors, in one sentence: `3 of 40 tensors hold NaN: blocks.{0..2}.weight`.
+
+    Args:
+        code: the rule.
+        names: the tensors, at least one; the first is the location.
+        what: what is said of them, verb first and in the plural.
+        of: how many there are in all.
+        noun: what they are, in the plural; `of the file's tensors` stays so for one.
+        after: what follows the names.
+        fields: the other fields of the finding; `evidence` is added to that of the names.
+    """
+    count = len(names)
+    if count == 1:
+        verb, space, rest = what.partition(" ")
+        what = f"{_SINGULAR.get(verb, verb)}{space}{rest}".replace(" and are ", " and is ")
+    if (of or count) == 1 and not noun.startswith("of "):
+        noun = noun.removesuffix("s")
+    number = f"{count} of {of}" if of is not None else str(count)
+    evidence = name_evidence(names) | fields.pop("evidence", {})
+    message = f"{number} {noun} {what}: {summarise(names)}{after}"
+    return Finding(code, message, **{"location": names[0], **fields}, evidence=evidence)

@@ -9,7 +9,7 @@ from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise, unwrapped, wrapper_of
 from pytest_genmodel.checkpoints.weights import WeightSet
-from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
 from pytest_genmodel.invariants.coverage_files import (
@@ -165,13 +165,8 @@ def _names(
     if unbacked:
         yield _unbacked(name, unbacked, len(tensors), state, cause)
     if unread:
-        yield Finding(
-            "GM202",
-            f"{len(unread)} stored tensors have no place in the model: {summarise(unread)}",
-            component=name,
-            location=unread[0],
-            cause=cause,
-            evidence=name_evidence(unread),
+        yield finding_of(
+            "GM202", unread, "have no place in the model", noun="stored tensors", component=name, cause=cause
         )
 
 
@@ -203,13 +198,13 @@ def _adapter_wrapped(name: str, wrapped: list[str], unbacked: list[str], state: 
 
 
 def _unbacked(name: str, unbacked: list[str], total: int, state: str, cause: str | None) -> Finding:
-    return Finding(
+    return finding_of(
         "GM201",
-        f"{len(unbacked)} of {total} tensors are in no file and are {state}: {summarise(unbacked)}",
+        unbacked,
+        f"are in no file and are {state}",
+        of=total,
         component=name,
-        location=unbacked[0],
         cause=cause or "the file holds a part of the state dict only, or names them otherwise",
-        evidence=name_evidence(unbacked),
     )
 
 
@@ -268,34 +263,33 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
         elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             not_finite[tensor_name] = int((~tensor.isfinite()).sum())
     if never_loaded:
-        yield Finding(
+        yield finding_of(
             "GM201",
-            f"{len(never_loaded)} of {len(tensors)} tensors are in the file, and are "
-            f"{NEVER_LOADED}: {summarise(never_loaded)}",
+            never_loaded,
+            f"are in the file, and are {NEVER_LOADED}",
+            of=len(tensors),
             component=name,
-            location=never_loaded[0],
             cause="the load left them out, and said so in a log line at most",
-            evidence=name_evidence(never_loaded),
         )
     if changed:
         first = tensors[changed[0]].tensor
         comparison = compare(first, stored.read(changed[0]).to(first.dtype), bitwise)
         looks = f"; {changed[0]} looks like this: {comparison.likeness.text}" if comparison.likeness else ""
-        yield Finding(
+        yield finding_of(
             "GM303",
-            f"{len(changed)} tensors of the loaded model are not what the file holds: {summarise(changed)}{looks}",
+            changed,
+            "are not what the file holds",
+            noun="of the loaded model's tensors",
+            after=looks,
             component=name,
-            location=changed[0],
             cause=comparison.likeness.hint if comparison.likeness else None,
-            evidence=name_evidence(changed),
         )
     if not_finite:
         first_name = next(iter(not_finite))
-        yield Finding(
+        yield finding_of(
             "GM304",
-            f"{len(not_finite)} tensors hold NaN or Inf: {summarise(not_finite)}; in {first_name} "
-            f"{not_finite[first_name]} of {tensors[first_name].tensor.numel()} values",
+            list(not_finite),
+            "hold NaN or Inf",
+            after=f"; in {first_name} {not_finite[first_name]} of {tensors[first_name].tensor.numel()} values",
             component=name,
-            location=first_name,
-            evidence=name_evidence(list(not_finite)),
         )

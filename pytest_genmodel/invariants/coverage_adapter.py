@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.damage import DamagedFileError
-from pytest_genmodel.checkpoints.names import summarise
-from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.finding import Finding, finding_of
 from pytest_genmodel.invariants.damage import damage_finding
 from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError, unattachable
 from pytest_genmodel.pipelines.pipeline import Pipeline
@@ -61,13 +60,14 @@ def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
     factors = _factors(adapter)
     absent = [name for name in factors if _bare(name, denoiser) not in attached]
     if absent:
-        yield Finding(
+        yield finding_of(
             "GM801",
-            f"{len(absent)} of {len(factors)} factors are not in the loaded model: {summarise(absent)}",
+            absent,
+            "are not in the loaded model",
+            of=len(factors),
+            noun="factors",
             component=denoiser,
-            location=absent[0],
             cause="the names in the file match no layer, and diffusers passes over them with a log line at most",
-            evidence=name_evidence(absent),
         )
     changed = [
         name
@@ -77,14 +77,14 @@ def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
         and not _is_stored(resident, adapter, name)
     ]
     if changed:
-        yield Finding(
+        yield finding_of(
             "GM801",
-            f"{len(changed)} of {len(factors)} factors are in the loaded model with other values than the file's: "
-            f"{summarise(changed)}",
+            changed,
+            "are in the loaded model with other values than the file's",
+            of=len(factors),
+            noun="factors",
             component=denoiser,
-            location=changed[0],
             cause="something changed them while the adapter was attached",
-            evidence=name_evidence(changed),
         )
     yield from _unbacked(denoiser, attached, {_bare(name, denoiser) for name in factors})
 
@@ -105,15 +105,15 @@ def _unbacked(denoiser: str, attached: dict[str, Resident], stored: set[str]) ->
     }
     for state, members in groups.items():
         if members:
-            shown = [names[bare] for bare in members]
-            yield Finding(
+            yield finding_of(
                 "GM801",
-                f"{len(shown)} of {len(attached)} factors in the loaded model {state}: {summarise(shown)}",
+                [names[bare] for bare in members],
+                state,
+                of=len(attached),
+                noun="factors of the loaded model",
                 component=denoiser,
-                location=shown[0],
                 cause="the file holds a part of the adapter only; the load says so in a log line at most",
                 action="Save the complete adapter: lora_A and lora_B of every layer.",
-                evidence=name_evidence(shown),
             )
 
 
@@ -134,15 +134,14 @@ def _halves(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
         if name.endswith(f".{ours}") and (other := f"{name.removesuffix(ours)}{theirs}") not in names
     ]
     if lacking:
-        lacking = [f"{name}.weight" for name in sorted(lacking)]
-        yield Finding(
+        yield finding_of(
             "GM801",
-            f"{len(lacking)} factors are in no file, and their other halves are: {summarise(lacking)}",
+            [f"{name}.weight" for name in sorted(lacking)],
+            "are in no file, and their other halves are",
+            noun="factors",
             component=denoiser,
-            location=lacking[0],
             cause="the file holds a part of the adapter only",
             action="Save the complete adapter: lora_A and lora_B of every layer.",
-            evidence=name_evidence(lacking),
         )
 
 
@@ -174,12 +173,13 @@ def _not_finite(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
     if counts:
         first = next(iter(counts))
         count, total = counts[first]
-        yield Finding(
+        yield finding_of(
             "GM304",
-            f"{len(counts)} factors hold NaN or Inf: {summarise(counts)}; in {first} {count} of {total} values",
+            list(counts),
+            "hold NaN or Inf",
+            noun="factors",
+            after=f"; in {first} {count} of {total} values",
             component=denoiser,
-            location=first,
-            evidence=name_evidence(list(counts)),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise, unwrapped
-from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
@@ -239,11 +239,12 @@ def _adapter_moved(trained: Trained) -> Iterator[Finding]:
         )
     still = [name for name in ups if not bool(weights.read(name).any())]
     if still:
-        yield Finding(
+        yield finding_of(
             "GM706",
-            f"{len(still)} of {len(ups)} up factors (lora_B, lora_up) are zero in the file: {summarise(still)}",
-            location=still[0],
-            evidence=name_evidence(still),
+            still,
+            "(lora_B, lora_up) are zero in the file",
+            of=len(ups),
+            noun="up factors",
         )
     yield from _not_finite("adapter", weights)
 
@@ -258,33 +259,21 @@ def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
         if name == denoiser:
             moved = {alias for tensor in moved for alias in tied.get(tensor, (tensor,))}
             if kept := sorted(claimed - moved - set(difference.missing)):
-                yield Finding(
+                yield finding_of(
                     "GM706",
-                    f"{len(kept)} of {len(claimed)} parameters are in the file as they went in: {summarise(kept)}",
+                    kept,
+                    "are in the file as they went in",
+                    of=len(claimed),
+                    noun="parameters",
                     component=name,
-                    location=kept[0],
-                    evidence=name_evidence(kept),
                 )
             moved -= claimed | {alias for tensor in claimed for alias in tied.get(tensor, ())}
             yield from _not_finite(name, trained.checkpoint.components[name].weights)  # type: ignore[union-attr]
         if moved:
-            names = sorted(moved)
-            yield Finding(
-                "GM707",
-                f"{len(names)} tensors changed that are not trained: {summarise(names)}",
-                component=name,
-                location=names[0],
-                evidence=name_evidence(names),
-            )
+            yield finding_of("GM707", sorted(moved), "changed that are not trained", component=name)
 
 
 def _not_finite(component: str, weights: Any) -> Iterator[Finding]:
     names = [name for name in weights.tensors if not bool(weights.read(name).isfinite().all())]
     if names:
-        yield Finding(
-            "GM708",
-            f"{len(names)} tensors hold NaN or Inf: {summarise(names)}",
-            component=component,
-            location=names[0],
-            evidence=name_evidence(names),
-        )
+        yield finding_of("GM708", names, "hold NaN or Inf", component=component)

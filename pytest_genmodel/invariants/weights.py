@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.diff import WeightDifference
-from pytest_genmodel.checkpoints.names import is_adapter_name, summarise
-from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.checkpoints.names import is_adapter_name
+from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.contract import Change
@@ -78,43 +78,28 @@ def same_weights(context: Context) -> Iterator[Finding]:
 
 def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[Finding]:
     if difference.not_finite:
-        count = len(difference.not_finite)
-        yield Finding(
-            "GM304",
-            f"{count} {'tensor holds' if count == 1 else 'tensors hold'} NaN or Inf: "
-            f"{summarise(difference.not_finite)}",
-            component=name,
-            location=difference.not_finite[0],
-            evidence=name_evidence(difference.not_finite),
-        )
+        yield finding_of("GM304", difference.not_finite, "hold NaN or Inf", component=name)
     if difference.missing:
-        yield Finding(
+        yield finding_of(
             "GM207",
-            f"{len(difference.missing)} tensors of the reference are not in the candidate: "
-            f"{summarise(difference.missing)}",
+            difference.missing,
+            "are not in the candidate",
+            noun="of the reference's tensors",
             component=name,
-            location=difference.missing[0],
-            evidence=name_evidence(difference.missing),
         )
     factors = [tensor for tensor in difference.extra if is_adapter_name(tensor)]
     extra = [tensor for tensor in difference.extra if tensor not in factors]
     if factors:
-        yield Finding(
+        yield finding_of(
             "GM203",
-            f"{len(factors)} LoRA factors lie in the candidate's file: {summarise(factors)}",
+            factors,
+            "lie in the candidate's file",
+            noun="LoRA factors",
             component=name,
-            location=factors[0],
             cause="the component was saved while its LoRA was still attached",
-            evidence=name_evidence(factors),
         )
     if extra:
-        yield Finding(
-            "GM207",
-            f"{len(extra)} tensors are in the candidate only: {summarise(extra)}",
-            component=name,
-            location=extra[0],
-            evidence=name_evidence(extra),
-        )
+        yield finding_of("GM207", extra, "are in the candidate only", component=name)
     if change is Change.REQUIRED and not (difference.changed or difference.missing or difference.extra):
         but = f", {len(difference.rounded)} of them once they are rounded" if difference.rounded else ""
         yield Finding(
@@ -125,15 +110,13 @@ def _judge(name: str, difference: WeightDifference, change: Change) -> Iterator[
         )
     if difference.rounded:
         names = list(difference.rounded)
-        yield Finding(
+        yield finding_of(
             "GM305",
-            f"{len(names)} tensors are the reference's rounded to {difference.rounded[names[0]]}: "
-            f"{summarise(names)}",
+            names,
+            f"are the reference's rounded to {difference.rounded[names[0]]}",
             component=name,
-            location=names[0],
             severity=Severity.ERROR if change is Change.FORBIDDEN else Severity.WARNING,
             cause="the checkpoint was saved in a narrower dtype than the reference",
-            evidence=name_evidence(names),
         )
     if difference.changed:
         yield _changed(name, difference, change)

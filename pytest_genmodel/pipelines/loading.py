@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.writing import written_for_library
 from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.library import class_named, dtype_keyword, quiet
 from pytest_genmodel.pipelines.placement import Placement
@@ -39,6 +40,7 @@ def load_component(component: Component, placement: Placement) -> Loaded:
         LoadError: the library refused, or has no such class.
         DamagedFileError: the component's files cannot be read.
     """
+    component = written_for_library(component)
     cls = class_named(component.library, component.class_name)
     arguments: dict[str, Any] = {"local_files_only": True}
     if component.has_weights:

@@ -11,21 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import Component, read_json
-from pytest_genmodel.checkpoints.names import unwrapped
+from pytest_genmodel.checkpoints.component import Component, library_name, read_json
 from pytest_genmodel.checkpoints.opening import open_checkpoint
-from pytest_genmodel.checkpoints.weights import PickledWeights, WeightSet
+from pytest_genmodel.checkpoints.pairing import named_components
+from pytest_genmodel.checkpoints.weights import PickledWeights
 from pytest_genmodel.errors import BadInputError
-
-ENOUGH_NAMES = 0.3
-"""Share of a lone file's tensor names that a component of the reference must know to be the one meant."""
 
 
 def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Checkpoint:
     """Give a whole pipeline: the candidate's parts, and the rest from the reference.
 
     Writes links; a lone pickle whose tensors lie under a key ("state_dict") is copied without it, as every loader
-    looks at the top level.
+    looks at the top level. Weights under a trainer's own names stay where they are until something loads them.
 
     Raises:
         BadInputError: the candidate's part does not fit the reference.
@@ -41,25 +38,34 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
             _replace(component.folder.iterdir(), folder / name)
             if name == "scheduler" and component.class_name != reference.components[name].class_name:
                 _name_class(folder / INDEX, component)
-    elif candidate.kind is Kind.WEIGHTS_FILE:
-        file = candidate.components[""].file_sets[0].files[0]
-        target = reference.components[_component_of(candidate, reference)]
-        base = "diffusion_pytorch_model" if target.library == "diffusers" else "model"
-        _replace([target.folder / "config.json"], folder / target.name)
-        ending = ".safetensors" if file.suffix == ".safetensors" else ".bin"
-        name = base if target.library == "diffusers" or ending == ".safetensors" else "pytorch_model"
-        _place(candidate.components[""].weights, file, folder / target.name / f"{name}{ending}")
-    return replace(
-        open_checkpoint(folder, candidate.spec), adapter=candidate.adapter, unread=candidate.unread
+    sources: dict[str, Component] = {}
+    if candidate.kind is Kind.WEIGHTS:
+        for name, component in named_components(candidate, reference).items():
+            if name not in reference.components:
+                raise _no_place(candidate, reference, name)
+            target = reference.components[name]
+            _replace([path for path in (target.config_path,) if path], folder / name)
+            if component.source is not None:
+                sources[name] = component
+            else:
+                _place(component, target, folder / name)
+    whole = open_checkpoint(folder, candidate.spec)
+    components = dict(whole.components)
+    for name, component in sources.items():
+        components[name] = replace(components[name], source=component.source)
+    return replace(whole, components=components, adapter=candidate.adapter, unread=candidate.unread)
+
+
+def _no_place(candidate: Checkpoint, reference: Checkpoint, name: str) -> BadInputError:
+    return BadInputError(
+        f"{candidate.spec}: the reference {reference.spec} has no {name} to lay it over "
+        f"(it has {', '.join(reference.components)})"
     )
 
 
 def _check_fits(candidate: Checkpoint, reference: Checkpoint, name: str, component: Component) -> None:
     if name not in reference.components:
-        raise BadInputError(
-            f"{candidate.spec}: the reference {reference.spec} has no {name} to lay it over "
-            f"(it has {', '.join(reference.components)})"
-        )
+        raise _no_place(candidate, reference, name)
     if not component.has_weights:
         return  # a tokenizer is read by the class that the reference names, a scheduler by its own
     wanted = reference.components[name].class_name
@@ -77,29 +83,17 @@ def _name_class(index: Path, component: Component) -> None:
     index.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
-def _component_of(candidate: Checkpoint, reference: Checkpoint) -> str:
-    names = {unwrapped(name) for name in candidate.components[""].weights.tensors}
-    shares = {
-        name: len(names & set(component.weights.tensors)) / max(1, len(names))
-        for name, component in reference.components.items()
-        if component.has_weights
-    }
-    best = max(shares, key=lambda name: shares[name])
-    if shares[best] < ENOUGH_NAMES:
-        raise BadInputError(
-            f"{candidate.spec}: {shares[best]:.0%} of its {len(names)} tensor names are known to the reference's "
-            f"{best}, and to no other component more: it is not a part of {reference.spec}"
-        )
-    return best
-
-
-def _place(weights: WeightSet, file: Path, target: Path) -> None:
+def _place(component: Component, target: Component, folder: Path) -> None:
+    """Put a lone file where the library of `target` looks for weights."""
+    [file] = component.file_sets[0].files
+    container = component.file_sets[0].container
+    place, weights = folder / library_name(target.library, container), component.weights
     if isinstance(weights, PickledWeights) and weights.wrapper is not None:
         import torch
 
-        torch.save({name: weights.read(name) for name in weights.tensors}, target)
+        torch.save({name: weights.read(name) for name in weights.tensors}, place)
     else:
-        _link(file, target)
+        _link(file, place)
 
 
 def _replace(entries: Iterable[Path], target: Path) -> None:

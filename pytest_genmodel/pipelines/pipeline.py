@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.digest import component_digest
+from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.adapters import attach
 from pytest_genmodel.pipelines.effective import stored_arguments
@@ -20,7 +21,7 @@ from pytest_genmodel.pipelines.placement import Placement
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.residency import Residency
 from pytest_genmodel.pipelines.residents import on_meta
-from pytest_genmodel.pipelines.sampling import Progress, Sample, Samples, run_pipeline, silent
+from pytest_genmodel.pipelines.sampling import Sample, Samples, run_pipeline
 
 
 class UnbackedError(GenmodelError):

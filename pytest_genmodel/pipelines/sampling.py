@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.checkpoints.progress import Progress
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.placement import controlled
 from pytest_genmodel.pipelines.residents import parameter_count
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
     from pytest_genmodel.checkpoints.checkpoint import Checkpoint
     from pytest_genmodel.pipelines.families.base import Family
     from pytest_genmodel.pipelines.probe import Probe
-
-
-class Progress(Protocol):
-    """Told how far a long job is: `what` it is, `done` of `total` steps."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show it, or not."""
-        ...
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +37,12 @@ class Samples:
     """The session's memory of samples: keyed by content, probe and transformation."""
 
     computed: int = 0
-    seconds: float = 0.0
     _store: dict[tuple[str, ...], Sample] = field(default_factory=dict)
 
     def get(self, key: tuple[str, ...], compute: Callable[[], Sample]) -> Sample:
         """Give the sample of `key`; computes it the first time."""
         if key not in self._store:
-            from time import perf_counter
-
-            start = perf_counter()
             self._store[key] = compute()
-            self.seconds += perf_counter() - start
             self.computed += 1
         return self._store[key]
 

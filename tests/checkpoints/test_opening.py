@@ -138,7 +138,7 @@ def test_a_file_of_weights_is_one_component_without_a_name(tmp_path, ending):
 
     checkpoint = opened(path)
 
-    assert (checkpoint.kind, list(checkpoint.components)) == (Kind.WEIGHTS_FILE, [""])
+    assert (checkpoint.kind, list(checkpoint.components)) == (Kind.WEIGHTS, [""])
     assert list(checkpoint.components[""].weights.tensors) == ["a.weight"]
 
 
@@ -202,7 +202,7 @@ def test_a_file_with_factors_and_base_weights_is_a_file_of_weights(tmp_path):
     """The founding incident: a model that was saved with its LoRA attached."""
     file = write_lora(tmp_path / "x.safetensors", {**FACTORS, "a.base_layer.weight": torch.ones(2)})
 
-    assert opened(file).kind is Kind.WEIGHTS_FILE
+    assert opened(file).kind is Kind.WEIGHTS
 
 
 def test_opening_a_pipeline_reads_no_weights(copy):

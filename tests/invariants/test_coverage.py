@@ -297,4 +297,4 @@ def test_stored_tensor_that_the_load_left_on_meta_is_found(judged, healthy, monk
     [finding] = judged("coverage", healthy).findings
 
     assert (finding.code, finding.location) == ("GM201", "proj_out.weight")
-    assert "are in the file" in finding.message
+    assert "is in the file" in finding.message

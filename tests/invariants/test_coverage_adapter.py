@@ -80,7 +80,7 @@ def test_a_factor_that_is_missing_is_named(judged, healthy, factors, tmp_path, f
     [finding] = [f for f in verdict.findings if f.code == "GM801"]
     assert (finding.component, finding.location) == ("transformer", half.removeprefix("transformer."))
     assert finding.evidence["count"] == 1
-    assert level == "static" or "1 of 12 factors in the loaded model are in no file" in finding.message
+    assert level == "static" or "1 of 12 factors of the loaded model is in no file" in finding.message
     assert level == "static" or "random: never loaded" in finding.message
 
 
@@ -112,7 +112,7 @@ def test_a_factor_of_the_file_that_the_load_left_on_meta_is_found(
     [finding] = judged("coverage", FORMS["diffusers"](factors, tmp_path / "lora"), healthy).findings
 
     assert (finding.code, finding.location) == ("GM801", f"{LAYER}.lora_A.weight")
-    assert "are in the file, and are random: never loaded" in finding.message
+    assert "is in the file, and is random: never loaded" in finding.message
 
 
 def test_a_factor_that_is_changed_while_it_is_attached_is_found(

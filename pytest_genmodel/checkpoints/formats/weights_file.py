@@ -18,4 +18,4 @@ def recognises(path: Path) -> bool:
 def read(path: Path, spec: str) -> Checkpoint:
     """Give a checkpoint with one unnamed component."""
     component = Component("", path.parent, "", "", weights_file=path)
-    return Checkpoint(spec=spec, root=path, kind=Kind.WEIGHTS_FILE, components={"": component})
+    return Checkpoint(spec=spec, root=path, kind=Kind.WEIGHTS, components={"": component})
