@@ -1,0 +1,211 @@
+"""The user's own trainer as a command: a template with placeholders, run in processes of its own.
+
+No shell takes part (name one, `sh -c '...'`, where it is wanted). The whole process group is ended when time is
+up or the run is broken off, what it prints is bounded, and its optimizers are watched from outside.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.training.observer import Observed
+from pytest_genmodel.training.reporting import read_reports
+
+PLACEHOLDERS = {
+    "reference": "the folder of the model to start from, a copy",
+    "output": "the empty folder to write into",
+    "lr": "the learning rate",
+    "steps": "the number of optimizer steps",
+    "seed": "the seed",
+    "dataset": "a tiny video data set",
+    "prompt": "the probe's prompt",
+}
+"""What a command may name in braces, and what stands there when it runs."""
+
+REQUIRED = ("reference", "output", "lr")
+"""Without these a command cannot be the run that was asked for."""
+
+LINES_KEPT = 60
+LONGEST_LINE = 2000
+GRACE_SECONDS = 5.0
+"""Between asking a process group to end and ending it."""
+
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_INSIDE = Path(__file__).parent / "inside"
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """A command line with placeholders, split into arguments."""
+
+    text: str
+    arguments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> TrainCommand:
+        """Split `text` as a POSIX shell would, without running one; `{name}` is a placeholder, other braces stay.
+
+        Raises:
+            BadInputError: quotes do not match, a placeholder is unknown, or one that is needed is not there.
+        """
+        try:
+            arguments = tuple(shlex.split(text))
+        except ValueError as error:
+            raise BadInputError(f"the training command cannot be split into arguments: {error}") from None
+        named = [name for argument in arguments for name in _FIELD.findall(argument)]
+        for name in named:
+            if name not in PLACEHOLDERS:
+                nearest = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
+                hint = f"; did you mean {{{nearest[0]}}}?" if nearest else ""
+                known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
+                raise BadInputError(
+                    f"the training command has an unknown placeholder {{{name}}}{hint} (known: {known})"
+                )
+        for name in REQUIRED:
+            if name not in named:
+                raise BadInputError(
+                    f"the training command does not say where {{{name}}} goes ({PLACEHOLDERS[name]}): without it the "
+                    "run is not the one that is asked for"
+                )
+        return cls(text, arguments)
+
+    @property
+    def needs_dataset(self) -> bool:
+        """Whether the command names `{dataset}`."""
+        return any("{dataset}" in argument for argument in self.arguments)
+
+    def filled(self, values: Mapping[str, object]) -> list[str]:
+        """The arguments with every placeholder replaced; a value with spaces stays one argument."""
+        return [_FIELD.sub(lambda match: str(values[match[1]]), argument) for argument in self.arguments]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended: its exit status (None when it was ended for taking too long) and its last lines.
+
+    `observed` is None where no optimizer step was seen from outside.
+    """
+
+    arguments: tuple[str, ...]
+    status: int | None
+    seconds: float
+    last_lines: tuple[str, ...]
+    observed: Observed | None
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words, for a finding."""
+        if self.status is None:
+            return f"it was ended after {self.seconds:.0f} s, as it took longer than it may"
+        if self.status < 0:
+            return f"it was ended by the signal {signal.Signals(-self.status).name}"
+        return f"it ended with exit status {self.status}"
+
+
+def run_command(
+    arguments: list[str],
+    *,
+    work: Path,
+    timeout: float,
+    threads: int = 1,
+    echo: Callable[[str], None] | None = None,
+) -> Ran:
+    """Run a trainer to its end, offline and with fixed threads, in a process group of its own.
+
+    Args:
+        arguments: the program and its arguments; no shell takes part.
+        work: an existing folder of this run: its working directory is made in it, and the reports of its optimizers.
+        timeout: seconds after which the group is ended.
+        threads: OMP_NUM_THREADS of the run.
+        echo: is given each line as it comes.
+
+    Raises:
+        BadInputError: the program does not exist or cannot be started.
+    """
+    folder, reports = work / "cwd", work / "observed"
+    folder.mkdir()
+    reports.mkdir()
+    start = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            arguments,
+            cwd=folder,
+            env=_environment(reports, threads),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInputError(f"the training command does not start: {arguments[0]}: {reason}") from None
+    kept: deque[str] = deque(maxlen=LINES_KEPT)
+    reader = threading.Thread(target=_read, args=(process, kept, echo), daemon=True)
+    reader.start()
+    status: int | None = None
+    try:
+        status = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _end_group(process)  # workers that outlive their leader too, and everything on Ctrl-C
+        reader.join(GRACE_SECONDS)
+    return Ran(tuple(arguments), status, time.monotonic() - start, tuple(kept), read_reports(reports))
+
+
+def _environment(reports: Path, threads: int) -> dict[str, str]:
+    inherited = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(_INSIDE), *([inherited] if inherited else [])]),
+        "PYTHONUNBUFFERED": "1",
+        "GENMODEL_OBSERVE": str(reports),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+def _read(process: subprocess.Popen[bytes], kept: deque[str], echo: Callable[[str], None] | None) -> None:
+    """Keep the last lines; a line without end (a progress bar, 100 MB of noise) is cut."""
+    assert process.stdout is not None
+    while line := process.stdout.readline(LONGEST_LINE):
+        text = line.decode("utf-8", "replace").rstrip("\r\n").rsplit("\r", 1)[-1]
+        kept.append(text)
+        if echo is not None:
+            echo(text)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+        try:
+            os.killpg(process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            break  # nobody of the group is left
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and _alive(process):
+            time.sleep(0.02)
+    process.wait()
+
+
+def _alive(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
