@@ -1,0 +1,117 @@
+"""A tiny video data set, written in every layout that real trainers read, all in one folder.
+
+    prompts.txt, videos.txt, images.txt   a line for each clip: its caption, `videos/0.mp4`, `images/0.png`
+    videos/, images/                      the clips, and the first frame of each
+    metadata.csv, metadata.jsonl          file_name (the clip) and text, as `datasets` reads a video folder
+    data.jsonl                            video, image, text
+    data/train-00000-of-00001.parquet     the clips themselves, where pyarrow is installed
+
+Each clip shows one coloured shape that moves; its caption says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_genmodel.errors import BadInputError, MissingExtraError
+from pytest_genmodel.pipelines.tiny.scene import COLORS, SHAPES, render
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CLIPS = 4
+FRAMES = 81
+"""Longer than most trainers cut, and 8k + 1, as CogVideoX's and Wan's VAE want it."""
+WIDTH, HEIGHT = 96, 64
+RATE = 8
+"""Frames a second."""
+
+
+def write_dataset(
+    folder: Path, *, clips: int = CLIPS, frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT
+) -> Path:
+    """Write the data set under `folder` (made if need be) and give it; the same arguments give the same clips.
+
+    Raises:
+        MissingExtraError: PyAV is not installed, which writes the clips.
+        BadInputError: a count is below one, or a size no even number of pixels.
+    """
+    if min(clips, frames) < 1 or min(width, height) < 2 or width % 2 or height % 2:
+        raise BadInputError(
+            f"a data set of {clips} clips of {frames} frames of {width}x{height}: at least one each, and even sizes"
+        )
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    rows = []
+    for clip in range(clips):
+        caption, pictures = _clip(clip, frames, width, height)
+        row = {"video": f"videos/{clip}.mp4", "image": f"images/{clip}.png", "text": caption}
+        _encode(pictures, folder / row["video"])
+        _save_image(pictures[0], folder / row["image"])
+        rows.append(row)
+    _write_tables(folder, rows)
+    return folder
+
+
+def _clip(number: int, frames: int, width: int, height: int) -> tuple[str, list[NDArray[np.uint8]]]:
+    color, shape = list(COLORS)[number % len(COLORS)], SHAPES[number % len(SHAPES)]
+    rightwards = number % 2 == 0
+    pictures = []
+    for frame in range(frames):
+        share = 0.25 + 0.5 * frame / max(1, frames - 1)
+        x = share if rightwards else 1.0 - share
+        picture = render(height, width, shape=shape, color=color, center=(x, 0.5))
+        pictures.append((picture * 255).round().astype("uint8"))
+    return f"a {color} {shape} moves {'right' if rightwards else 'left'}", pictures
+
+
+def _encode(pictures: list[NDArray[np.uint8]], file: Path) -> None:
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("av", "train", "the tiny video data set that {dataset} stands for") from None
+    height, width = pictures[0].shape[:2]
+    with av.open(str(file), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(RATE))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": "10"}
+        stream.thread_count = 1  # the same bytes on any machine
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _save_image(picture: NDArray[np.uint8], file: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture).save(file)
+
+
+def _write_tables(folder: Path, rows: list[dict[str, str]]) -> None:
+    for name, key in (("prompts", "text"), ("videos", "video"), ("images", "image")):
+        (folder / f"{name}.txt").write_text("".join(f"{row[key]}\n" for row in rows), encoding="utf-8")
+    named = [{"file_name": row["video"], "text": row["text"]} for row in rows]
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, ["file_name", "text"])
+        writer.writeheader()
+        writer.writerows(named)
+    for name, lines in (("metadata.jsonl", named), ("data.jsonl", rows)):
+        (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    _write_parquet(folder, rows)
+
+
+def _write_parquet(folder: Path, rows: list[dict[str, str]]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return  # a trainer that reads parquet brings pyarrow with it
+    (folder / "data").mkdir(exist_ok=True)
+    videos = [{"bytes": (folder / row["video"]).read_bytes(), "path": row["video"]} for row in rows]
+    table = pyarrow.table({"video": videos, "text": [row["text"] for row in rows]})
+    pyarrow.parquet.write_table(table, folder / "data" / "train-00000-of-00001.parquet")
