@@ -25,11 +25,15 @@ class CannotJudgeError(GenmodelError):
 
 @dataclass(frozen=True)
 class Policy:
-    """How a run judges: the expectation (None: none was stated), the level, and whether warnings fail."""
+    """How a run judges: the expectation (None: none was stated), the level, and whether warnings fail.
+
+    `timeout` is the number of seconds that a training command may take.
+    """
 
     expect: str | None = None
     level: Level = Level.QUICK
     strict: bool = False
+    timeout: float = 1800.0
 
 
 @dataclass

@@ -21,8 +21,10 @@ from pytest_genmodel.pipelines.residents import residents, tie_groups
 from pytest_genmodel.tensors import Tolerance, default_tolerance
 from pytest_genmodel.training.observer import Observed
 from pytest_genmodel.training.trainers import require_steps, trainer_named
-from pytest_genmodel.transformations.train import Trained, train
+from pytest_genmodel.transformations.train import Trained, TrainingRun, train
 
+LINES_SHOWN = 8
+"""Of what a trainer printed, and of the files it touched."""
 LARGEST_QUICK = 200_000_000
 """Denoiser parameters up to which the built-in trainers run at the quick level."""
 
@@ -46,29 +48,30 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
     """
     trained = _train(context, trainer, lr=0.0, steps=steps)
     observed = trained.observed
-    context.measure(steps=observed.steps, largest_rate=observed.largest_rate, trainer=trained.trainer)
-    yield from _rate_was_zero(observed)
-    yield from _nothing_trained(observed)
-    if observed.moved:
-        yield Finding(
-            "GM702",
-            f"{observed.moved} of {observed.moved + observed.kept} trained parameters changed in memory "
-            f"(largest rate seen: {observed.largest_rate:g})",
-            component=context.candidate.family.denoiser,
-            location="optimizer",
-            cause=_cause_of_movement(observed),
-        )
+    yield from run_findings(trained)
+    if observed is not None:
+        context.measure(steps=observed.steps, largest_rate=observed.largest_rate)
+        yield from _rate_was_zero(observed)
+        yield from _nothing_trained(observed)
+        if observed.moved:
+            yield _moved_at_zero(observed, context.candidate.family.denoiser)
     if trained.checkpoint is None:
-        yield _nothing_written(trained)
+        yield from _nothing_written(trained)
         return
     changed = False
     for name, difference in _differences(context, trained):
         if difference.changed or difference.rounded or difference.missing:
             changed = True
-            if not observed.moved:
-                yield _altered_by_save(name, difference)
-    if changed:
-        return
+            if observed is None or not observed.moved:
+                yield _altered_by_save(name, difference, watched=observed is not None)
+    if not changed:
+        yield from _load_and_sample(context, trained)
+    if observed is None:
+        context.cannot_judge(UNWATCHED)
+
+
+def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
+    """The file is right: is what is loaded from it, and what it samples?"""
     lost = [finding for finding in coverage(_context_of(context, trained)) if finding.code in _LOST]
     yield from lost
     if lost:
@@ -82,6 +85,44 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
         yield from _sample(context, trained)
 
 
+UNWATCHED = (
+    "no process of the training run could be watched (none was a Python that imports torch in the environment that "
+    "pytest-genmodel is installed in): that the optimizer took steps, at the rate that was asked for, is not proven"
+)
+
+
+def _moved_at_zero(observed: Observed, denoiser: str) -> Finding:
+    return Finding(
+        "GM702",
+        f"{observed.moved} of {observed.moved + observed.kept} trained parameters changed in memory "
+        f"(largest rate seen: {observed.largest_rate:g}; optimizer: {', '.join(observed.optimizers)})",
+        component=denoiser,
+        location="optimizer",
+        cause=_cause_of_movement(observed),
+    )
+
+
+def run_findings(trained: Trained) -> Iterator[Finding]:
+    """How the trainer itself behaved: whether it came to its end, and whether it wrote where it must not."""
+    ran = trained.ran
+    if ran is not None and ran.status != 0:
+        lines = "\n".join(ran.last_lines[-LINES_SHOWN:])
+        yield Finding(
+            "GM711",
+            f"{ran.how_it_ended}; the last lines it printed:\n{lines}" if lines else ran.how_it_ended,
+            location="trainer",
+            evidence={"status": ran.status, "seconds": round(ran.seconds, 1), "lines": list(ran.last_lines)},
+        )
+    if trained.touched:
+        yield Finding(
+            "GM712",
+            f"{len(trained.touched)} files of the model that it was given are others now: "
+            f"{', '.join(trained.touched[:LINES_SHOWN])}",
+            location=trained.touched[0],
+            evidence={"files": list(trained.touched)},
+        )
+
+
 @invariant(check=_check_values)
 def learning_moves(
     context: Context, *, trainer: Trainer = "full", lr: float = 1e-3, steps: int = 2
@@ -92,13 +133,22 @@ def learning_moves(
     optimizer was given, and of a component that was written whole, each of its parameters.
     """
     trained = _train(context, trainer, lr=lr, steps=steps)
-    observed = trained.observed
-    context.measure(
-        steps=observed.steps,
-        largest_rate=observed.largest_rate,
-        moved=observed.moved,
-        trainer=trained.trainer,
-    )
+    yield from run_findings(trained)
+    if trained.observed is not None:
+        yield from _learned(context, trained.observed)
+    if trained.checkpoint is None:
+        yield from _nothing_written(trained)
+        return
+    if trained.written is not None and trained.written.adapter is not None:
+        yield from _adapter_moved(trained)
+    else:
+        yield from _claimed_moved(context, trained)
+    if trained.observed is None:
+        context.cannot_judge(UNWATCHED)
+
+
+def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
+    context.measure(steps=observed.steps, largest_rate=observed.largest_rate, moved=observed.moved)
     yield from _nothing_trained(observed)
     if not all(observed.finite_gradients):
         yield Finding("GM708", "gradients are NaN or Inf", location="optimizer")
@@ -111,13 +161,6 @@ def learning_moves(
             location="optimizer",
             cause="the rate was 0 in every step" if not observed.largest_rate else None,
         )
-    if trained.checkpoint is None:
-        yield _nothing_written(trained)
-        return
-    if trained.written is not None and trained.written.adapter is not None:
-        yield from _adapter_moved(trained)
-        return
-    yield from _claimed_moved(context, trained)
 
 
 _LOST = {"GM101", "GM103", "GM108", "GM201", "GM202", "GM203", "GM204", "GM205", "GM303", "GM801"}
@@ -135,9 +178,13 @@ def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trai
         )
     pipeline.require_backed()
     pipeline.release()  # the trainer loads a copy of its own: never two models in memory
-    return train(
-        pipeline, trainer, lr=lr, steps=steps, seed=context.probe.seed, folder=context.work_folder("training")
+    probe = context.probe
+    run = TrainingRun(
+        lr, steps, probe.seed, context.work_folder("training"), probe.prompt, context.policy.timeout
     )
+    trained = train(pipeline, trainer, run)
+    context.measure(trainer=trained.trainer)
+    return trained
 
 
 def _rate_was_zero(observed: Observed) -> Iterator[Finding]:
@@ -174,8 +221,10 @@ def _cause_of_movement(observed: Observed) -> str | None:
     return "an optimizer that moves at rate zero (Rprop has a minimum step), or code beside the optimizer"
 
 
-def _nothing_written(trained: Trained) -> Finding:
-    return Finding("GM710", trained.problem or "the trainer wrote no checkpoint", location="output")
+def _nothing_written(trained: Trained) -> Iterator[Finding]:
+    """A run that broke off has said why already."""
+    if trained.ran is None or trained.ran.status == 0:
+        yield Finding("GM710", trained.problem or "the trainer wrote no checkpoint", location="output")
 
 
 def _differences(context: Context, trained: Trained) -> Iterator[tuple[str, WeightDifference]]:
@@ -186,14 +235,14 @@ def _differences(context: Context, trained: Trained) -> Iterator[tuple[str, Weig
             yield name, compare_stored(after, before)
 
 
-def _altered_by_save(name: str, difference: WeightDifference) -> Finding:
+def _altered_by_save(name: str, difference: WeightDifference, *, watched: bool) -> Finding:
     names = [*difference.worst_first(), *difference.rounded, *difference.missing]
     what = "rounded" if difference.rounded else "missing" if difference.missing else "changed"
     likeness = difference.detail(names[0]).likeness if names[0] in difference.changed else None
     looks = f"; {names[0]}: {likeness.text}" if likeness else ""
     return Finding(
         "GM703",
-        f"no parameter moved in memory, and {len(names)} tensors of the file are {what}: "
+        f"{'no parameter moved in memory, and ' if watched else ''}{len(names)} tensors of the file are {what}: "
         f"{summarise(names)}{looks}",
         component=name,
         location=names[0],

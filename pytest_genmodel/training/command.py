@@ -95,7 +95,7 @@ class TrainCommand:
 class Ran:
     """How a command ended: its exit status (None when it was ended for taking too long) and its last lines.
 
-    `observed` is None where no optimizer step was seen from outside.
+    `observed` is None where no process of the run could be watched (none was a Python that imports torch).
     """
 
     arguments: tuple[str, ...]

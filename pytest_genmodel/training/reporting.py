@@ -26,14 +26,15 @@ def report_to(folder: str) -> None:
     owner = os.getpid()
 
     def finish() -> None:
-        if watch.seen.steps and os.getpid() == owner:
+        if os.getpid() == owner:
             write(watch.finish())
 
+    write(watch.seen)  # a process without a step has said that there was none
     atexit.register(finish)
 
 
 def read_reports(folder: Path) -> Observed | None:
-    """What the processes of a run saw together; None where none of them took a step that could be seen."""
+    """What the processes of a run saw together; None where none of them could be watched."""
     seen = [
         Observed.from_json(json.loads(file.read_text(encoding="utf-8"))) for file in folder.glob("*.json")
     ]

@@ -1,13 +1,16 @@
-"""Trainers by name: the built-in ones, and any function of the same shape."""
+"""Trainers by name: the built-in ones, a function (`package.module:function`), or the user's own command."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.errors import BadInputError, first_line
+from pytest_genmodel.training.command import TrainCommand
 
 
 class Trainer(Protocol):
@@ -32,21 +35,46 @@ def _built_in() -> Mapping[str, Trainer]:
 BUILT_IN = ("full", "lora")
 
 
-def trainer_named(trainer: str | Callable[..., Any]) -> tuple[str, Trainer]:
-    """Give a trainer and what to call it; a function stands for itself.
+_FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+def trainer_named(trainer: str | TrainCommand | Callable[..., Any]) -> tuple[str, Trainer | TrainCommand]:
+    """Give a trainer and what to call it: a name, `package.module:function`, a command with placeholders, a function.
 
     Raises:
-        BadInputError: no built-in trainer has the name.
+        BadInputError: no built-in trainer has the name, the function is not there, or the command is misspelled.
     """
+    if isinstance(trainer, TrainCommand):
+        return "command", trainer
     if callable(trainer):
         return getattr(trainer, "__name__", "trainer"), trainer
-    if trainer not in BUILT_IN:
-        nearest = difflib.get_close_matches(str(trainer), BUILT_IN, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    if trainer in BUILT_IN:
+        return trainer, _built_in()[trainer]
+    if "{" in trainer or " " in trainer:
+        return "command", TrainCommand.parse(trainer)
+    if _FUNCTION.match(trainer):
+        return trainer.partition(":")[2], _imported(trainer)
+    nearest = difflib.get_close_matches(str(trainer), BUILT_IN, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise BadInputError(
+        f"no trainer is called {trainer!r}{hint} (built in: {', '.join(BUILT_IN)}; or package.module:function, or a "
+        "command with placeholders)"
+    )
+
+
+def _imported(text: str) -> Trainer:
+    module_name, _, name = text.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
         raise BadInputError(
-            f"no trainer is called {trainer!r}{hint} (built in: {', '.join(BUILT_IN)}; or give a function)"
-        )
-    return trainer, _built_in()[trainer]
+            f"the trainer {text} cannot be imported: {first_line(error)} (is its folder on `pythonpath`?)"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BadInputError(f"the trainer {text} is not there: {module_name} has no function {name}")
+    trainer: Trainer = function
+    return trainer
 
 
 def require_steps(steps: object) -> None:
