@@ -74,6 +74,8 @@ class Checkpoint:
     """Components whose class comes from a library that is never imported: name -> "library.Class"."""
     unread: tuple[Path, ...] = ()
     """What lies beside the components like a result, weights files and components' folders, and is read by nobody."""
+    scripts: tuple[Path, ...] = ()
+    """Programs and pickles that lie in its folders (`zero_to_fp32.py`); never run."""
 
     def __post_init__(self) -> None:
         file = self.root / INDEX if self.kind is Kind.PIPELINE else self.root

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-from pytest_genmodel.checkpoints.weights import PickledWeights, WeightSet, open_weights
+from pytest_genmodel.checkpoints.json_file import read_json as read_json
+from pytest_genmodel.checkpoints.shard_index import (
+    Disagreement,
+    check_promises,
+    disagreement,
+    read_index,
+    shard_of,
+)
+from pytest_genmodel.checkpoints.weights import PickledWeights, SafetensorsWeights, WeightSet, open_weights
 
 _WEIGHT_NAME = re.compile(
     r"^(?P<base>diffusion_pytorch_model|pytorch_model|model)"
@@ -109,6 +116,34 @@ class Component:
         )
 
     @property
+    def index_disagreement(self) -> Disagreement | None:
+        """How far the index and its files disagree where loading takes no harm; None without an index.
+
+        Raises:
+            DamagedFileError: as `weights`.
+        """
+        index = self.file_sets[0].index if self.file_sets else None
+        return disagreement(read_index(index), self.weights) if index is not None else None
+
+    @property
+    def lone_shard(self) -> tuple[int, int] | None:
+        """Number and count, where one shard of several stands for the component: (2, 4)."""
+        return shard_of(self.weights_file) if self.weights_file is not None else None
+
+    @cached_property
+    def code_asked_for(self) -> Mapping[str, str]:
+        """What the configuration wants imported from the checkpoint or from elsewhere, by its key; never imported."""
+        found = {}
+        if (auto_map := self.config.get("auto_map")) is not None:
+            values = auto_map.values() if isinstance(auto_map, dict) else [auto_map]
+            found["auto_map"] = ", ".join(str(value)[:100] for value in list(values)[:4])
+        for key in ("_class_name", "custom_pipeline", "custom_pipelines", "trust_remote_code"):
+            value = self.config.get(key)
+            if value not in (None, False) and not (key == "_class_name" and isinstance(value, str)):
+                found[key] = str(value)[:100]
+        return found
+
+    @property
     def has_weights(self) -> bool:
         """Whether there are weights, in whatever form."""
         return self.source is not None or bool(self.file_sets)
@@ -155,6 +190,19 @@ class Component:
                 action="Save the component again; a configuration alone is an untrained model.",
             )
         weights = open_weights(self.file_sets[0].files)
+        if self.file_sets[0].index is not None:
+            check_promises(read_index(self.file_sets[0].index), weights)
+        if (
+            self.file_sets[0].container == "bin"
+            and self.weights_file is None
+            and isinstance(weights, SafetensorsWeights)
+        ):
+            raise DamagedFileError(
+                weights.files[0],
+                Damage.NOT_WEIGHTS,
+                f"a safetensors file under the name of a pickle, which {self.library} cannot read",
+                action="Give the file the ending .safetensors.",
+            )
         if self.weights_file is None and isinstance(weights, PickledWeights) and weights.wrapper is not None:
             raise DamagedFileError(
                 weights.files[0],
@@ -169,29 +217,6 @@ class Component:
 def library_name(library: str, container: str) -> str:
     """The file name under which `library` looks for weights in `container` (safetensors or bin)."""
     return f"{_BASES[library, container]}.{container}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        DamagedFileError: the file is no JSON object; names the byte.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8, bad JSON, a number without end
-        raise DamagedFileError(
-            path,
-            Damage.CONFIG,
-            "not valid JSON",
-            action="Restore the file from the checkpoint's source.",
-            offset=getattr(error, "pos", getattr(error, "start", None)),
-        ) from None
-    if not isinstance(value, dict):
-        raise DamagedFileError(
-            path, Damage.CONFIG, "not a JSON object", action="Restore the file from the checkpoint's source."
-        )
-    return value
 
 
 def _file_sets(folder: Path, library: str) -> list[FileSet]:
@@ -212,30 +237,8 @@ def _file_sets(folder: Path, library: str) -> list[FileSet]:
         index = indexes.get((base, container, variant)) if sharded else None
         if sharded and index is None:
             continue  # shards without an index: no loader finds them, `unread_files` says so
-        sets.append(FileSet(container, variant, index, _indexed_files(index) if index else tuple(files)))
+        sets.append(FileSet(container, variant, index, read_index(index).files if index else tuple(files)))
     for (base, container, variant), index in indexes.items():
         if (base, container, variant, True) not in groups:
-            sets.append(FileSet(container, variant, index, _indexed_files(index)))
+            sets.append(FileSet(container, variant, index, read_index(index).files))
     return sets
-
-
-def _indexed_files(index: Path) -> tuple[Path, ...]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DamagedFileError(
-            index,
-            Damage.INDEX,
-            "no weight_map",
-            action="Save the checkpoint again; the shard index is broken.",
-        )
-    names = sorted({str(name) for name in weight_map.values()})
-    container = ".safetensors" if ".safetensors." in index.name else ".bin"
-    for name in names:
-        if Path(name).name != name or not name.endswith(container):
-            raise DamagedFileError(
-                index,
-                Damage.INDEX,
-                f"the shard {name!r} is no {container} file of the folder",
-                action="Do not load this checkpoint: a shard index names plain files beside it, nothing else.",
-            )
-    return tuple(index.parent / name for name in names)

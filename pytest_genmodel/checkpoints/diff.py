@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.meter import Meter
 from pytest_genmodel.checkpoints.names import is_adapter_name, unwrapped
-from pytest_genmodel.checkpoints.same_bytes import Span, equal_spans
-from pytest_genmodel.checkpoints.weights import WeightSet
+from pytest_genmodel.checkpoints.progress import Progress, silent
+from pytest_genmodel.checkpoints.same_bytes import first_differences
+from pytest_genmodel.checkpoints.spans import Spans
+from pytest_genmodel.checkpoints.values import Pair, compare_values
+from pytest_genmodel.checkpoints.versions import spelled_as
+from pytest_genmodel.checkpoints.weight_set import WeightSet, torch_dtype
+from pytest_genmodel.checkpoints.windows import bytes_of
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_genmodel.tensors import Comparison
-
-
-_ANY_DISTANCE = 1e38
-"""A limit that no difference of two finite float32 tensors of weights exceeds."""
 
 
 @dataclass
@@ -79,12 +81,19 @@ def ties_matter(ours: Component, theirs: Component) -> bool:
 
     Only then can ties change what `compare_components` finds, and working them out is not free.
     """
-    left, right = ({unwrapped(name) for name in side.weights.tensors} for side in (ours, theirs))
+    weights = theirs.weights
+    left, right = (
+        {unwrapped(name) for name in side.tensors}
+        for side in (spelled_as(weights.tensors, ours.weights), weights)
+    )
     return any(not is_adapter_name(name) for name in left ^ right)
 
 
 def compare_components(
-    ours: Component, theirs: Component, ties: Sequence[tuple[str, ...]] = ()
+    ours: Component,
+    theirs: Component,
+    ties: Sequence[tuple[str, ...]] = (),
+    progress: Progress = silent,
 ) -> WeightDifference:
     """Compare the stored weights of two components; a wrapper's prefixes in the names are looked through.
 
@@ -93,11 +102,13 @@ def compare_components(
         ties: groups of names that the model gives to one tensor. A file may store any of them, or several: a
             library loads a name that is stored from the tensor of that name, and another from its group. Both
             sides are compared as they are loaded, so that two stored members that differ are a difference.
+        progress: told how many bytes of the candidate's side are settled.
 
     Raises:
         DamagedFileError: a file cannot be read.
     """
-    a, b = ours.weights, theirs.weights
+    b = theirs.weights
+    a = spelled_as(b.tensors, ours.weights)
     difference = WeightDifference(a, b)
     if tuple(p.resolve() for p in a.files) == tuple(p.resolve() for p in b.files):
         difference.counterparts = {name: (name, name) for name in a.tensors}
@@ -116,9 +127,14 @@ def compare_components(
             difference.extra.append(left[name])
         elif (mine, other) not in difference.counterparts.values():
             difference.counterparts[name if mine in difference.counterparts else mine] = (mine, other)
-    for name in _of_other_bytes(difference):
-        _compare_tensor(difference, name)
+    meter = Meter(progress, f"comparing {ours.name or 'weights'}", _bytes_to_compare(difference))
+    _compare(difference, meter)
+    meter.finish()
     return difference
+
+
+def _bytes_to_compare(difference: WeightDifference) -> int:
+    return sum(bytes_of(difference.ours, ours) for ours, _ in difference.counterparts.values())
 
 
 def _stored_as(name: str, stored: dict[str, str], group: tuple[str, ...]) -> str | None:
@@ -126,66 +142,45 @@ def _stored_as(name: str, stored: dict[str, str], group: tuple[str, ...]) -> str
     return next((stored[member] for member in (name, *group) if member in stored), None)
 
 
-def _of_other_bytes(difference: WeightDifference) -> Iterator[str]:
-    """Leave out the pairs of one dtype and shape whose bytes are equal: read at the speed of the disk, no torch."""
-    alike: dict[str, tuple[Span, Span]] = {}
-    a, b = difference.ours, difference.theirs
-    for name, (ours, theirs) in difference.counterparts.items():
-        one, other = a.tensors[ours], b.tensors[theirs]
-        left, right = a.spans(ours), b.spans(theirs)
-        if (one.dtype, one.shape) != (other.dtype, other.shape) or left is None or right is None:
-            continue
-        if len(left) == len(right) == 1:
-            alike[name] = (left[0], right[0])
-    verdicts = equal_spans(list(alike.values()))
-    equal = {name for name, same in zip(alike, verdicts, strict=True) if same}
-    yield from (name for name in difference.counterparts if name not in equal)
-
-
-def _compare_tensor(difference: WeightDifference, name: str) -> None:
-    import torch
-
-    from pytest_genmodel.tensors import bitwise, close, compare
-
-    ours, theirs = difference.counterparts[name]
-    actual, expected = difference.ours.read(ours), difference.theirs.read(theirs)
-    finite = _is_finite(actual)
-    if not finite:
-        difference.not_finite.append(name)
-    if actual.shape == expected.shape and hold_the_same_numbers(actual, expected):
+def _compare(difference: WeightDifference, meter: Meter) -> None:
+    """Settle equal bytes at the speed of reading them, without torch; look at the values of the others."""
+    pairs = {
+        name: Pair(difference.ours.tensors[ours], difference.theirs.tensors[theirs])
+        for name, (ours, theirs) in difference.counterparts.items()
+    }
+    alike: dict[str, tuple[Spans, Spans]] = {}
+    for name, pair in pairs.items():
+        a, b = difference.ours.spans(pair.ours.name), difference.theirs.spans(pair.theirs.name)
+        same_kind = (pair.ours.dtype, pair.ours.shape) == (pair.theirs.dtype, pair.theirs.shape)
+        if same_kind and a is not None and b is not None:
+            alike[name] = (a, b)
+    places = first_differences(list(alike.values()), on_bytes=meter.add)
+    for name, place in zip(alike, places, strict=True):
+        if place is None:
+            del pairs[name]
+        else:
+            pairs[name] = replace(pairs[name], same=place)
+    if not pairs:
         return
-    if actual.shape == expected.shape and torch.equal(actual, expected.to(actual.dtype)):
-        difference.rounded[name] = str(actual.dtype).removeprefix("torch.")
-        return
-    pair = _of_one_dtype(actual, expected)
-    if finite:  # known to differ: under a limit that everything keeps, the figures take one fast pass
-        difference.changed[name] = compare(*pair, close(atol=_ANY_DISTANCE), in_detail=False)
-        return
-    comparison = compare(*pair, bitwise, in_detail=False)
-    if not comparison.passed:
-        difference.changed[name] = comparison
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor Inf: its extremes say so, without a mask of its size."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    wide = tensor.float() if tensor.element_size() == 1 else tensor  # torch asks float8 for nothing
-    smallest, largest = wide.aminmax()
-    return bool(smallest.isfinite()) and bool(largest.isfinite())
+    outcomes = compare_values(difference.ours, difference.theirs, list(pairs.values()), meter)
+    for (name, pair), outcome in zip(pairs.items(), outcomes, strict=True):
+        if not outcome.finite:
+            difference.not_finite.append(name)
+        if outcome.rounded:
+            difference.rounded[name] = str(torch_dtype(pair.ours.dtype)).removeprefix("torch.")
+        if outcome.comparison is not None:
+            difference.changed[name] = outcome.comparison
 
 
 def hold_the_same_numbers(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether the values are equal: a cast lost nothing, or only the sign of zeros differs (an optimizer at rate 0
-    makes +0.0 of -0.0). float64 holds every narrower float exactly.
+    makes +0.0 of -0.0). NaN equals NaN.
     """
-    import torch
+    from pytest_genmodel.tensors.streamed import same_numbers
+    from pytest_genmodel.tensors.threads import one_thread
 
-    if actual.dtype == expected.dtype:
-        return torch.equal(actual, expected)
-    if not (actual.is_floating_point() and expected.is_floating_point()):
-        return False
-    return torch.equal(actual.to(torch.float64), expected.to(torch.float64))
+    with one_thread():
+        return same_numbers(actual, expected)
 
 
 def _of_one_dtype(actual: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.progress import Progress, silent
 
 _BLOCK = 1 << 20
 
 
-def component_digest(component: Component) -> str:
+def component_digest(component: Component, progress: Progress = silent) -> str:
     """Give a sha256 over class, configuration (private and version fields left out) and content.
 
-    Components without weights (tokenizers, schedulers) are identified by the bytes of their files.
+    Components without weights (tokenizers, schedulers) are identified by the bytes of their files. `progress` is told
+    how many bytes are read.
     """
     outer = hashlib.sha256(f"{component.library}.{component.class_name}\n".encode())
     outer.update(json.dumps(plain_config(component.config), sort_keys=True).encode())
     if component.has_weights:
-        outer.update(component.weights.content_digest().encode())
+        outer.update(component.weights.content_digest(progress).encode())
     else:
         for path in _content_files(component.folder, component.config_path):
             outer.update(f"\n{path.name}:{file_digest(path)}".encode())

@@ -11,21 +11,40 @@ WRAPPERS: tuple[tuple[str, str], ...] = (
     ("_orig_mod.", "torch.compile"),
     ("_fsdp_wrapped_module.", "FSDP"),
     ("_checkpoint_wrapped_module.", "activation checkpointing"),
+    ("_forward_module.", "Lightning"),
     ("module.", "DistributedDataParallel"),
 )
-"""Prefixes that training wrappers put into a name, and who puts them there."""
+"""Prefixes that training wrappers put into a name, at its start or inside it, and who puts them there."""
 
 ADAPTER_INFIX = ".base_layer."
 """What PEFT makes of a layer it has wrapped: `to_q.weight` becomes `to_q.base_layer.weight`."""
 
-_FACTOR = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector|lora_embedding_[AB])(\.|$)")
+_FACTOR = re.compile(
+    r"\.(lora_[AB]|lora_magnitude_vector|lora_embedding_[AB]|lora_down|lora_up|dora_scale)(\.|$)"
+)
+_FACTOR_OF_SAT = re.compile(r"\.matrix_[AB]\.[0-9]+$")
+_NAME_OF_ADAPTER = re.compile(
+    r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.(?!(?:weight|bias)$)[^.]+(?=\.(?:weight|bias)$|$)"
+)
+"""PEFT's factors in a live model carry the adapter's name: `lora_A.default.weight`."""
+_WRAPPED_BY_SAT = re.compile(r"\.(query_key_value|query|key_value|dense)\.original\.(?=(?:weight|bias)$)")
+"""SwissArmyTransformer's LoRA wraps the projections of attention, and these only: `original` is a word for others."""
+_MODULES_TO_SAVE = re.compile(r"\.modules_to_save\.[^.]+\.")
+"""What PEFT trains in full lies beside the layer as it was, `original_module`."""
+_UNTRAINED_COPY = ".original_module."
 _MODULE = re.compile(r"^(?:(?P<family>.*)\.)?(?P<name>[^.{}]*[^.{}0-9][^.{}]*(?:\.[0-9]+)?)\Z", re.DOTALL)
 _DIGITS = re.compile(r"\.(0|[1-9][0-9]{0,8})(?=\.|\Z)")
 
 
 def is_adapter_name(name: str) -> bool:
-    """Whether the name belongs to a model that still wears its LoRA."""
-    return ADAPTER_INFIX in name or bool(_FACTOR.search(name))
+    """Whether the name belongs to a model that still wears its LoRA: a factor, or a layer that was wrapped."""
+    return (
+        ADAPTER_INFIX in name
+        or _UNTRAINED_COPY in name
+        or any(
+            pattern.search(name) for pattern in (_FACTOR, _FACTOR_OF_SAT, _WRAPPED_BY_SAT, _MODULES_TO_SAVE)
+        )
+    )
 
 
 def wrapper_of(name: str) -> tuple[str, str] | None:
@@ -36,13 +55,20 @@ def wrapper_of(name: str) -> tuple[str, str] | None:
 
 
 def unwrapped(name: str) -> str:
-    """The name as the bare model has it: every wrapper's prefix and infix taken out, however often it stands."""
+    """The name as the bare model has it: every wrapper's prefix and infix taken out, however often it stands.
+
+    A layer that PEFT trained in full gets the layer's name, and its untrained copy keeps its own; a factor loses
+    the adapter's name (`lora_A.default.weight`).
+    """
     before = None
     while before != name:
         before = name
         for prefix, _ in WRAPPERS:
             name = name.removeprefix(prefix).replace(f".{prefix}", ".")
         name = name.replace(ADAPTER_INFIX, ".")
+        name = _MODULES_TO_SAVE.sub(".", name)
+        name = _WRAPPED_BY_SAT.sub(r".\1.", name)
+        name = _NAME_OF_ADAPTER.sub(r".\1", name)
     return name
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.checkpoints.component import read_json
 from pytest_genmodel.checkpoints.formats import FORMATS
 from pytest_genmodel.checkpoints.formats.component_folders import architectures
+from pytest_genmodel.checkpoints.json_file import read_json
+from pytest_genmodel.checkpoints.scripts import scripts_in
 from pytest_genmodel.errors import BadInputError
 
 
@@ -35,7 +37,8 @@ def open_checkpoint(path: Path, spec: str) -> Checkpoint:
             raise UnreadableCheckpointError(f"{spec}: the folder is empty")
         for module in FORMATS:
             if module.recognises(path):
-                return module.read(path, spec)
+                checkpoint = module.read(path, spec)
+                return replace(checkpoint, scripts=scripts_in(path)) if path.is_dir() else checkpoint
         raise UnreadableCheckpointError(f"{spec}: {_what_it_is(path)}")
     except OSError as error:  # no permission, a name that is too long, a disk that went away
         raise UnreadableCheckpointError(f"{spec[:200]}: cannot be read ({error.strerror or error})") from None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.other_kinds import RELOAD, refuse_other_kinds
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -31,8 +32,6 @@ _LARGEST = (1 << 63) - 1
 
 _MOST_SHOWN = 200
 """Characters of a name, a shape or a dtype that a message repeats: a header may hold millions."""
-
-_RELOAD = "Copy or download the file again, and compare its size and checksum with the source."
 
 
 @dataclass(frozen=True)
@@ -90,24 +89,18 @@ def read_header(path: Path) -> Header:
     return Header(path, tensors, metadata)
 
 
+def begins_as_header(start: bytes) -> bool:
+    """Whether a file that begins so is a safetensors file, whatever it is called."""
+    return start[4:9] == b"\0\0\0\0{"
+
+
 _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 
 
 def _refuse_other_kinds(path: Path, size: int, start: bytes) -> None:
-    if size == 0:
-        raise _damaged(path, Damage.EMPTY, "the file is empty", 0)
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise DamagedFileError(
-            path,
-            Damage.NOT_WEIGHTS,
-            "a git-LFS pointer, not the weights it points to",
-            action="Run `git lfs pull` in the folder the checkpoint was cloned into.",
-        )
-    if start.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")):
-        raise _damaged(path, Damage.NOT_WEIGHTS, "a web page, not weights (a download that was refused?)", 0)
+    refuse_other_kinds(path, size, start)
     # A header of 640 bytes begins like a pickle; what tells them apart is the `{` that follows the length.
-    is_header = start[4:9] == b"\0\0\0\0{"
-    if start.startswith((b"PK\x03\x04", *_PICKLES)) and not is_header:
+    if start.startswith((b"PK\x03\x04", *_PICKLES)) and not begins_as_header(start):
         raise DamagedFileError(
             path,
             Damage.NOT_WEIGHTS,
@@ -216,4 +209,4 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorEntry], data_start: in
 
 
 def _damaged(path: Path, damage: Damage, what: str, offset: int) -> DamagedFileError:
-    return DamagedFileError(path, damage, what, action=_RELOAD, offset=offset)
+    return DamagedFileError(path, damage, what, action=RELOAD, offset=offset)

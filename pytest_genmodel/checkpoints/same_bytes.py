@@ -1,114 +1,106 @@
 """Are two stretches of files the same bytes? Settled at the speed of reading them, without numpy or torch.
 
-Small reused buffers stay in the processor's cache, `pread` keeps memory constant at any size (and a truncated file
-is an error, not a bus error as with mmap), and `memcmp` releases the GIL, so that two readers run side by side: on
-a cold cache that matters more than anything else.
+`memcmp` releases the GIL as reading does, so that two readers run side by side; each has two small buffers that stay
+in its core's cache.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+
+from pytest_genmodel.checkpoints.spans import Span, SpanReader, Spans, size_of
+from pytest_genmodel.tensors.threads import THREADS, PerThread, in_threads
+
+__all__ = ["Span", "equal_spans", "first_differences"]
 
 BUFFER = 512 * 1024
 """Bytes a side and thread: fits a core's second-level cache with room to spare."""
 TASK = 32 * 1024 * 1024
 """Bytes that one thread takes at a time; a large tensor is shared between threads."""
-THREADS = 2
 
 
-@dataclass(frozen=True)
-class Span:
-    """Bytes `begin` to `end` (exclusive) of a file."""
-
-    path: Path
-    begin: int
-    end: int
-
-    @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return self.end - self.begin
+def _nothing(count: int) -> None:
+    """Ignore how many bytes were settled."""
 
 
-def equal_spans(pairs: Sequence[tuple[Span, Span]], threads: int = THREADS) -> list[bool]:
-    """Say for each pair whether both spans hold the same bytes; reading of a pair stops at its first difference.
-
-    Args:
-        pairs: spans of equal or different size; different sizes are never equal.
-        threads: readers side by side.
+def equal_spans(pairs: Sequence[tuple[Spans, Spans]], threads: int = THREADS) -> list[bool]:
+    """Say for each pair whether both sides hold the same bytes; how they are cut into spans makes no difference.
 
     Raises:
-        OSError: a file cannot be read, or ends inside a span.
+        DamagedFileError: a file ends inside a span.
     """
-    verdicts = [a.size == b.size for a, b in pairs]
-    tasks = [
-        (number, offset, min(TASK, a.size - offset))
-        for number, (a, b) in enumerate(pairs)
-        if verdicts[number] and (a.path, a.begin) != (b.path, b.begin)
-        for offset in range(0, a.size, TASK)
-    ]
-    with _Readers() as readers:
+    return [place is None for place in first_differences(pairs, threads)]
+
+
+def first_differences(
+    pairs: Sequence[tuple[Spans, Spans]],
+    threads: int = THREADS,
+    on_bytes: Callable[[int], None] = _nothing,
+    on_difference: Callable[[], None] = lambda: None,
+) -> list[int | None]:
+    """Say for each pair up to where both sides are known to be equal; None where they are equal throughout.
+
+    The place is a multiple of `BUFFER`, at or before the first byte that differs; 0 for sides of different size.
+    Reading of a pair stops at its first difference.
+
+    Args:
+        pairs: the spans of either side, whose bytes are compared as if they lay in one place.
+        threads: readers side by side.
+        on_bytes: told how many bytes of one side have been found equal; called from several threads.
+        on_difference: told of every difference, from the thread that meets it.
+
+    Raises:
+        DamagedFileError: a file ends inside a span.
+    """
+    places = [None if size_of(a) == size_of(b) else 0 for a, b in pairs]
+    tasks: list[tuple[int, int, int]] = []
+    for number, (a, b) in enumerate(pairs):
+        size = size_of(a)
+        if places[number] is None and a == b:
+            on_bytes(size)
+        elif places[number] is None:
+            tasks += [(number, offset, min(TASK, size - offset)) for offset in range(0, size, TASK)]
+    lock = threading.Lock()
+    with SpanReader() as reader:
+        both = _Reader(reader)
 
         def work(task: tuple[int, int, int]) -> None:
             number, offset, size = task
-            if verdicts[number]:
-                a, b = pairs[number]
-                if not readers.equal((a.path, a.begin + offset), (b.path, b.begin + offset), size):
-                    verdicts[number] = False
+            if places[number] is not None:
+                return
+            same = both.equal_until(*pairs[number], offset, size)
+            on_bytes(same)
+            if same < size:
+                on_difference()
+                with lock:  # tasks of one tensor end in any order
+                    place = places[number]
+                    places[number] = offset + same if place is None else min(place, offset + same)
 
-        if sum(size for _, _, size in tasks) <= 2 * BUFFER or threads == 1:
-            for task in tasks:
-                work(task)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(work, tasks))
-    return verdicts
+        small = sum(size for _, _, size in tasks) <= 2 * BUFFER
+        for _ in in_threads(work, tasks, 1 if small else threads):
+            pass
+    return places
 
 
-class _Readers:
-    """Open files, and two buffers for each thread."""
+class _Reader:
+    """Reads both sides into two buffers of its thread."""
 
-    def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
-        self._lock = threading.Lock()
-        self._local = threading.local()
+    def __init__(self, reader: SpanReader) -> None:
+        self._reader = reader
+        self._buffers = PerThread(lambda: (_Buffer(), _Buffer()))
 
-    def __enter__(self) -> _Readers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._files.values():
-            os.close(handle)
-
-    def equal(self, ours: tuple[Path, int], theirs: tuple[Path, int], size: int) -> bool:
-        """Whether `size` bytes are equal at two places."""
-        a, b = self._buffers()
-        left, right = self._handle(ours[0]), self._handle(theirs[0])
-        for offset in range(0, size, BUFFER):
-            count = min(BUFFER, size - offset)
-            a.fill(left, ours[1] + offset, count, ours[0])
-            b.fill(right, theirs[1] + offset, count, theirs[0])
+    def equal_until(self, ours: Spans, theirs: Spans, offset: int, size: int) -> int:
+        """Of `size` bytes at `offset`, how many are equal before the first buffer with a difference."""
+        a, b = self._buffers.get()
+        for done in range(0, size, BUFFER):
+            count = min(BUFFER, size - done)
+            self._reader.read(ours, offset + done, a.view[:count])
+            self._reader.read(theirs, offset + done, b.view[:count])
             if not a.starts_as(b, count):
-                return False
-        return True
-
-    def _handle(self, path: Path) -> int:
-        with self._lock:
-            if path not in self._files:
-                self._files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            return self._files[path]
-
-    def _buffers(self) -> tuple[_Buffer, _Buffer]:
-        if not hasattr(self._local, "pair"):
-            self._local.pair = (_Buffer(), _Buffer())
-        pair: tuple[_Buffer, _Buffer] = self._local.pair
-        return pair
+                return done
+        return size
 
 
 def _libc_memcmp() -> Callable[[int, int, int], int] | None:
@@ -129,22 +121,8 @@ class _Buffer:
 
     def __init__(self) -> None:
         self._bytes = bytearray(BUFFER)
-        self._view = memoryview(self._bytes)
+        self.view = memoryview(self._bytes)
         self._address = ctypes.addressof((ctypes.c_char * BUFFER).from_buffer(self._bytes))
-
-    def fill(self, handle: int, offset: int, count: int, path: Path) -> None:
-        """Read `count` bytes at `offset`; raises OSError where the file ends before."""
-        done = 0
-        while done < count:
-            if hasattr(os, "preadv"):
-                read = os.preadv(handle, [self._view[done:count]], offset + done)
-            else:
-                with path.open("rb", buffering=0) as stream:  # no positioned reads: Windows
-                    stream.seek(offset + done)
-                    read = stream.readinto(self._view[done:count]) or 0
-            if read == 0:
-                raise OSError(f"{path.name} ends at byte {offset + done}, inside a tensor")
-            done += read
 
     def starts_as(self, other: _Buffer, count: int) -> bool:
         """Whether the first `count` bytes of both are equal."""

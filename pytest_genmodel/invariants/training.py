@@ -10,6 +10,8 @@ from typing import Any
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise, unwrapped
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.diagnosis.rules import Severity
+from pytest_genmodel.invariants.configuration import same_config
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
@@ -19,6 +21,7 @@ from pytest_genmodel.pipelines.equality import compare_stored
 from pytest_genmodel.pipelines.loading import skeleton
 from pytest_genmodel.pipelines.residents import residents, tie_groups
 from pytest_genmodel.tensors import Tolerance, default_tolerance
+from pytest_genmodel.training.habits import HABITS
 from pytest_genmodel.training.observer import Observed
 from pytest_genmodel.training.trainers import require_steps, trainer_named
 from pytest_genmodel.transformations.train import Trained, TrainingRun, train
@@ -53,8 +56,7 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
         context.measure(steps=observed.steps, largest_rate=observed.largest_rate)
         yield from _rate_was_zero(observed)
         yield from _nothing_trained(observed)
-        if observed.moved:
-            yield _moved_at_zero(observed, context.candidate.family.denoiser)
+        yield from _moved_at_zero(observed, context.candidate.family.denoiser)
     if trained.checkpoint is None:
         yield from _nothing_written(trained)
         return
@@ -72,7 +74,8 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
 
 def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
     """The file is right: is what is loaded from it, and what it samples?"""
-    lost = [finding for finding in coverage(_context_of(context, trained)) if finding.code in _LOST]
+    after = _context_of(context, trained)
+    lost = [finding for finding in coverage(after) if finding.code in _LOST]
     yield from lost
     if lost:
         yield Finding(
@@ -81,7 +84,10 @@ def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
             component=lost[0].component,
             location=lost[0].location,
         )
-    else:
+        return
+    wiring = list(same_config(replace(after, reference_source=context.candidate_source)))
+    yield from (replace(finding, cause=finding.cause or _REWIRED) for finding in wiring)
+    if not any(finding.severity is Severity.ERROR for finding in wiring):
         yield from _sample(context, trained)
 
 
@@ -91,15 +97,26 @@ UNWATCHED = (
 )
 
 
-def _moved_at_zero(observed: Observed, denoiser: str) -> Finding:
-    return Finding(
-        "GM702",
-        f"{observed.moved} of {observed.moved + observed.kept} trained parameters changed in memory "
-        f"(largest rate seen: {observed.largest_rate:g}; optimizer: {', '.join(observed.optimizers)})",
-        component=denoiser,
-        location="optimizer",
-        cause=_cause_of_movement(observed),
-    )
+def _moved_at_zero(observed: Observed, denoiser: str) -> Iterator[Finding]:
+    total = observed.moved + observed.kept
+    if observed.moved_inside:
+        yield Finding(
+            "GM702",
+            f"{observed.moved_inside} of {total} trained parameters were changed by the optimizer's step (largest "
+            f"rate seen: {observed.largest_rate:g}; optimizer: {', '.join(observed.optimizers)})",
+            component=denoiser,
+            location="optimizer",
+            cause=_cause_of_movement(observed),
+        )
+    if observed.moved_outside:
+        yield Finding(
+            "GM713",
+            f"{observed.moved_outside} of {total} trained parameters changed in memory while no optimizer was "
+            "stepping",
+            component=denoiser,
+            location="training loop",
+            cause="an EMA that is copied back, weight decay of the loop's own, a load or a cast in place",
+        )
 
 
 def run_findings(trained: Trained) -> Iterator[Finding]:
@@ -163,6 +180,7 @@ def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
         )
 
 
+_REWIRED = "the trainer wrote another configuration than it was given"
 _LOST = {"GM101", "GM103", "GM108", "GM201", "GM202", "GM203", "GM204", "GM205", "GM303", "GM801"}
 
 
@@ -177,6 +195,8 @@ def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trai
             f"the denoiser has {size / 1e9:.2g}e9 parameters: training it needs --genmodel-level=full"
         )
     pipeline.require_backed()
+    if context.is_full:
+        pipeline.sample(context.probe)  # now: a trainer in this process may leave something behind
     pipeline.release()  # the trainer loads a copy of its own: never two models in memory
     probe = context.probe
     run = TrainingRun(
@@ -218,7 +238,8 @@ def _cause_of_movement(observed: Observed) -> str | None:
         return "the rate was not zero (GM701)"
     if not all(observed.finite_gradients):
         return "gradients were NaN or Inf, and 0 x Inf is NaN"
-    return "an optimizer that moves at rate zero (Rprop has a minimum step), or code beside the optimizer"
+    habit = next((HABITS[name] for name in observed.optimizers if name in HABITS), None)
+    return habit or "the optimizer moves at rate zero: it sets a rate, or a smallest step, of its own"
 
 
 def _nothing_written(trained: Trained) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.diff import WeightDifference, compare_components, ties_matter
+from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.pipelines.loading import stored_ties
 from pytest_genmodel.pipelines.residents import residents
 
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
     from pytest_genmodel.tensors import Comparison
 
 
-def compare_stored(ours: Component, theirs: Component) -> WeightDifference:
+def compare_stored(ours: Component, theirs: Component, progress: Progress = silent) -> WeightDifference:
     """Compare the stored weights of two components; which name of a tied tensor is stored makes no difference.
 
-    Ties are asked of the candidate's class and configuration, and only where the stored names differ: what
-    stores the same names is compared without torch.
+    Ties are asked of the candidate's class and configuration (the reference's, where the candidate has none), and
+    only where the stored names differ: what stores the same names is compared without torch.
 
     Raises:
         DamagedFileError: a file cannot be read.
     """
-    return compare_components(ours, theirs, stored_ties(ours) if ties_matter(ours, theirs) else ())
+    model = ours if ours.config_path or not theirs.config_path else theirs
+    asked = bool(model.class_name) and ties_matter(ours, theirs)
+    return compare_components(ours, theirs, stored_ties(model) if asked else (), progress)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from pytest_genmodel.errors import BadInputError, MissingExtraError
 
 
 def diffusers() -> Any:
-    """Import diffusers with remote code switched off for the process, and give the module.
+    """Import diffusers and give the module.
 
-    diffusers reads the switch once, at import; a process that imported it earlier keeps its own setting.
+    diffusers reads its switch for remote code, which this package has set, once at import; a process that imported
+    it earlier keeps its own setting.
     """
-    os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return importlib.import_module("diffusers")
 
@@ -32,7 +32,10 @@ def class_named(library: str, name: str) -> Any:
     """
     module = diffusers() if library == "diffusers" else importlib.import_module(library)
     try:
-        return getattr(module, name)
+        found = getattr(module, name)
+        if not isinstance(found, type):  # the name comes from the checkpoint: a function is not asked for
+            raise AttributeError(name)
+        return found
     except AttributeError:
         raise BadInputError(
             f"{library} {module.__version__} has no class {name}: install the version that wrote the checkpoint"

@@ -16,6 +16,7 @@ from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.pairing import named_components
 from pytest_genmodel.checkpoints.weights import PickledWeights
 from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.pipelines.adapters import resolved
 
 
 def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Checkpoint:
@@ -53,7 +54,14 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
     components = dict(whole.components)
     for name, component in sources.items():
         components[name] = replace(components[name], source=component.source)
-    return replace(whole, components=components, adapter=candidate.adapter, unread=candidate.unread)
+    whole = replace(
+        whole,
+        components=components,
+        unread=candidate.unread,
+        written_by=candidate.written_by,
+        scripts=candidate.scripts,
+    )
+    return replace(whole, adapter=resolved(candidate.adapter, whole)) if candidate.adapter else whole
 
 
 def _no_place(candidate: Checkpoint, reference: Checkpoint, name: str) -> BadInputError:

@@ -106,7 +106,7 @@ class Pipeline:
         adapter = self.checkpoint.adapter
         if adapter is None:
             return ""
-        return f"{adapter.weights.content_digest()}{sorted(adapter.config.items())!r}"
+        return f"{adapter.weights.content_digest(self.progress)}{sorted(adapter.config.items())!r}"
 
     def loaded(self, name: str) -> Loaded:
         """Give the component `name` with what was said while it loaded; loads it the first time.
@@ -221,7 +221,7 @@ class Pipeline:
 
     def _content(self, name: str) -> str:
         if name not in self._contents:
-            self._contents[name] = component_digest(self.checkpoint.components[name])
+            self._contents[name] = component_digest(self.checkpoint.components[name], self.progress)
         return self._contents[name]
 
     def _key(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""From what a user writes (`outputs/run-17`, `tiny:cogvideox-i2v`, `owner/name`) to a checkpoint."""
+"""From what a user writes (`outputs/run-17@latest`, `tiny:cogvideox-i2v`, `owner/name`) to a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,13 +6,38 @@ import re
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.inventory import inventory
 from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
 from pytest_genmodel.errors import first_line
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.library import quiet
 
 _HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*\Z")
+_REVISION = re.compile(r"^\w[\w./-]*\Z")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def split(spec: str) -> tuple[str, str | None]:
+    """Tell what lies somewhere from which of its sets of weights is meant: `outputs/run-17@latest` in two.
+
+    The second is None where none is named. A path that contains an `@` itself wins, the longest that is there; of a
+    hub id the first `@` belongs to it: what stands behind is the revision.
+    """
+    parts = spec.split("@")
+    if spec.startswith(tiny.PREFIX) or len(parts) == 1 or _path(spec).exists():
+        return spec, None
+    for count in range(len(parts) - 1, 0, -1):
+        base = "@".join(parts[:count])
+        if base and _path(base).exists():
+            return base, "@".join(parts[count:])
+    if _is_hub_id(parts[0]):
+        return "@".join(parts[:2]), "@".join(parts[2:]) or None
+    return (parts[0], "@".join(parts[1:])) if parts[0] else (spec, None)
+
+
+def is_path(spec: str) -> bool:
+    """Whether `spec` names something that is there, with a set of weights named or not."""
+    return _path(split(spec)[0]).exists()
 
 
 def resolve(spec: str, workdir: Path) -> Checkpoint:
@@ -22,16 +47,26 @@ def resolve(spec: str, workdir: Path) -> Checkpoint:
     hub's offline switch is off; never code, never pickles. Tiny pipelines are written under `workdir`.
 
     Raises:
-        UnreadableCheckpointError: nothing is there, or nothing that is read here.
+        UnreadableCheckpointError: nothing is there, nothing that is read here, or several sets of weights.
         UnknownTinyPipelineError: no tiny pipeline has the name.
         DamagedFileError: a file needed to recognise the checkpoint is damaged.
     """
+    root, which = locate(spec, workdir)
+    if which is None:
+        return open_checkpoint(root, spec)
+    return _open_set(root, which, spec)
+
+
+def locate(spec: str, workdir: Path) -> tuple[Path, str | None]:
+    """Find where the checkpoint `spec` lies, and which of the sets of weights there is named; raises as `resolve`."""
     if spec.startswith(tiny.PREFIX):
+        shipped = tiny.shipped_folder(spec)
+        if shipped is not None:
+            return shipped, None
         with quiet():
-            return open_checkpoint(tiny.materialise(spec, workdir / "tiny"), spec)
-    if _is_hub_id(spec):
-        return open_checkpoint(_from_hub(spec), spec)
-    return open_checkpoint(_path(spec), spec)
+            return tiny.materialise(spec, workdir / "tiny"), None
+    base, which = split(spec)
+    return (_from_hub(base) if _is_hub_id(base) else _path(base)), which
 
 
 def peek(spec: str) -> Checkpoint | None:
@@ -43,16 +78,35 @@ def peek(spec: str) -> Checkpoint | None:
     if spec.startswith(tiny.PREFIX):
         shipped = tiny.shipped_folder(spec)
         return open_checkpoint(shipped, spec) if shipped is not None else None
-    if not _is_hub_id(spec):
-        return open_checkpoint(_path(spec), spec)
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    base, which = split(spec)
+    root = _path(base)
+    if _is_hub_id(base):
+        from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    return open_checkpoint(_from_hub(spec), spec) if HF_HUB_OFFLINE else None
+        if not HF_HUB_OFFLINE:
+            return None
+        root = _from_hub(base)
+    return open_checkpoint(root, spec) if which is None else _open_set(root, which, spec)
+
+
+def _open_set(root: Path, which: str, spec: str) -> Checkpoint:
+    base = spec.removesuffix(f"@{which}")
+    if not root.exists():
+        raise UnreadableCheckpointError(f"{base}: no such file or folder")
+    if not which:
+        raise UnreadableCheckpointError(
+            f"{spec}: nothing stands behind the @; name a set of weights, as {base}@latest"
+        )
+    try:
+        return inventory(root).find(which, base).open(spec)
+    except OSError as error:  # no permission, a disk that went away
+        raise UnreadableCheckpointError(f"{base}: cannot be read ({error.strerror or error})") from None
 
 
 def _is_hub_id(spec: str) -> bool:
     """A path wins; `outputs/run-17` beside a folder `outputs` is a path that is not there, and no owner's model."""
-    if not _HUB_ID.match(spec):
+    name, _, revision = spec.partition("@")
+    if not _HUB_ID.match(name) or (revision and not _REVISION.match(revision)):
         return False
     path = _path(spec)
     return not path.exists() and not path.parent.is_dir()
@@ -65,13 +119,14 @@ def _path(spec: str) -> Path:
         return Path(spec)
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(spec: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    repository, _, revision = spec.partition("@")
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_HUB_FILES)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError, ValueError) as error:
         raise UnreadableCheckpointError(
-            f"{repository}: no such file or folder, and the hub does not give it ({first_line(error)})"
+            f"{spec}: no such file or folder, and the hub does not give it ({first_line(error)})"
         ) from None

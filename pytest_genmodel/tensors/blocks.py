@@ -10,14 +10,19 @@ import ctypes
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import cast
 
 import torch
 
 from .dtypes import as_bits, kind_of
+from .threads import THREADS
 
 BLOCK = 2**18
+RUN = 4
+"""Blocks that a thread takes at a time; figures are added up within these first, in any number of threads."""
+
+_WORTH_A_THREAD = 4 * BLOCK
 
 
 def _find_memcmp() -> Callable[[int, int, int], int] | None:
@@ -62,13 +67,30 @@ def blocks(shape: tuple[int, ...], limit: int = BLOCK) -> Iterator[Block]:
             offset += rows * inner
 
 
+def runs(shape: tuple[int, ...], limit: int = BLOCK, length: int = RUN) -> Iterator[list[Block]]:
+    """The blocks of a shape, in tasks of at most `length`."""
+    cut = blocks(shape, limit)
+    while run := list(islice(cut, length)):
+        yield run
+
+
+def threads_for(tensor: torch.Tensor) -> int:
+    """How many threads a pass over a tensor is worth: one, until starting another costs nothing beside it."""
+    return THREADS if tensor.numel() > _WORTH_A_THREAD else 1
+
+
+def flat(actual: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tensors of one shape as one row where both allow it: a flat cut has no short blocks, whatever the shape."""
+    if actual.is_contiguous() and expected.is_contiguous():
+        return actual.view(-1), expected.view(-1)
+    return actual, expected
+
+
 def pairs(
     actual: torch.Tensor, expected: torch.Tensor, limit: int = BLOCK
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The blocks of two tensors of one shape, flat and side by side."""
-    if actual.is_contiguous() and expected.is_contiguous():
-        # A flat cut has no short blocks, whatever the shape.
-        actual, expected = actual.view(-1), expected.view(-1)
+    actual, expected = flat(actual, expected)
     for block in blocks(tuple(actual.shape), limit):
         yield block.of(actual).view(-1), block.of(expected).view(-1)
 

@@ -112,6 +112,15 @@ class Comparison:
         return value
 
 
+def unravel(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The index of a flat (row-major) place."""
+    index: list[int] = []
+    for size in reversed(shape):
+        place, position = divmod(place, size)
+        index.append(position)
+    return tuple(reversed(index))
+
+
 def _ranges(places: Sequence[int]) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     for place in places:

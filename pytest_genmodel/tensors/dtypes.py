@@ -60,10 +60,9 @@ def ulp_distance(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 
     Both zeros count as one value. The place of a NaN or Inf has no meaning. Exact up to 2^53.
     """
-    wide = torch.int64 if actual.dtype.itemsize >= 4 else torch.int32
-    first, second = (_ordered(as_bits(side), wide) for side in (actual, expected))
+    first, second = (_ordered(as_bits(side)) for side in (actual, expected))
     if actual.dtype.itemsize < 8:
-        return (first - second).abs_().to(torch.float64)
+        return first.to(torch.float64).sub_(second).abs_()
     # Two doubles of opposite sign can be further apart than an int64 counts.
     apart = (first - second).abs_().to(torch.float64)
     far = (first < 0) != (second < 0)
@@ -72,9 +71,10 @@ def ulp_distance(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     return apart
 
 
-def _ordered(bits: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
-    """Sign and magnitude made one count, so that neighbours differ by 1 and -0.0 meets 0.0."""
+def _ordered(bits: torch.Tensor) -> torch.Tensor:
+    """Sign and magnitude made one count, so that neighbours differ by 1 and -0.0 meets 0.0; of 32 bits at least."""
     largest = torch.iinfo(bits.dtype).max
+    wide = torch.int64 if bits.dtype == torch.int64 else torch.int32
     negative = (bits >> (8 * bits.dtype.itemsize - 1)).to(wide)  # 0 or -1
     magnitude = (bits & largest).to(wide)
     return magnitude.bitwise_xor_(negative).sub_(negative)

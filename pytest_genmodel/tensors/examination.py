@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .blocks import Block, blocks
+from .blocks import Block, blocks, runs, threads_for
+from .comparison import Nonfinite, unravel
+from .counting import count_true
 from .dtypes import kind_of
 from .inspection import Inspection, inspect
 from .sums import Sums
+from .threads import in_threads
 from .tolerance import Bitwise, Close, Tolerance
 
 # float64 working copies of this many elements stay in the cache.
 _BLOCK = 2**16
+_RUN = 16
+# The smallest positive float64.
+_SMALLEST = 5e-324
 # An axis with more places than this is not broken down: nobody reads it, and a report must stay small.
 MODERATE_AXIS = 4096
 
@@ -37,6 +43,20 @@ class Tally:
             self.first_inf = offset + int(inf.nonzero()[0])
         self.nan += int(nan.sum())
         self.inf += int(inf.sum())
+
+    def follow(self, other: Tally) -> None:
+        """Count what comes after."""
+        self.nan += other.nan
+        self.inf += other.inf
+        self.first_nan = other.first_nan if self.first_nan is None else self.first_nan
+        self.first_inf = other.first_inf if self.first_inf is None else self.first_inf
+
+    def nonfinite(self, shape: tuple[int, ...]) -> Nonfinite:
+        """The counts, with places as indices into `shape`."""
+        first_nan, first_inf = (
+            None if place is None else unravel(place, shape) for place in (self.first_nan, self.first_inf)
+        )
+        return Nonfinite(self.nan, self.inf, first_nan, first_inf)
 
 
 @dataclass
@@ -97,41 +117,74 @@ class Examination:
         if seen.odd is not None:
             self.tallies[0].add(seen.actual, block.offset)
             self.tallies[1].add(seen.expected, block.offset)
-        mismatched = int(torch.count_nonzero(seen.bad))
+        mismatched = count_true(seen.bad)
         if mismatched:
             self.mismatched += mismatched
-            self._add_mismatches(block, seen)
+            self._add_mismatches(block, seen, mismatched)
 
-    def _add_mismatches(self, block: Block, seen: Inspection) -> None:
-        bad, distance = seen.bad, seen.distance
-        if seen.odd is not None:
-            self.odd += int(seen.odd.sum())
+    def _add_mismatches(self, block: Block, seen: Inspection, mismatched: int) -> None:
+        odd = 0 if seen.odd is None else count_true(seen.odd)
+        self.odd += odd
         if isinstance(self.tolerance, Bitwise):
-            self.silent += int((bad & (distance == 0.0)).sum())
+            # What differs in value differs in bits: the rest of the mismatches has equal values.
+            self.silent += mismatched - seen.sums.differing - odd
+        score, highest = _worst_score(seen)
         if isinstance(self.tolerance, Close):
-            self._need(seen, self.tolerance)
-        score = seen.score.masked_fill(~bad, -math.inf)
-        if seen.odd is not None:
-            score.masked_fill_(seen.odd, math.inf)
-        highest = float(score.amax())
+            self._need(seen, self.tolerance, highest)
         if highest > self._worst_score:
             self._worst_score = highest
             place = int(score.view(-1).argmax())
             actual, expected = (side.reshape(-1)[place].item() for side in (seen.actual, seen.expected))
-            self.worst = (block.offset + place, actual, expected, float(distance.view(-1)[place]))
+            self.worst = (block.offset + place, actual, expected, float(seen.distance.view(-1)[place]))
         for axis in self.axes:
-            axis.add(block, bad, distance)
+            axis.add(block, seen.bad, seen.distance)
 
-    def _need(self, seen: Inspection, tolerance: Close) -> None:
+    def _need(self, seen: Inspection, tolerance: Close, highest: float) -> None:
         """What would have been enough, for the mismatches that a figure can let pass at all."""
         assert tolerance.atol is not None
-        curable = seen.bad if seen.odd is None else seen.bad & ~seen.odd
-        distance, size = seen.distance[curable], seen.expected[curable].abs()
-        if distance.numel():
-            self.needed_atol = max(self.needed_atol, float(seen.score[curable].amax()))
-            # A hair more than the quotient, so that the figure itself passes after rounding.
-            ratio = (distance * (1.0 + 2.0**-51) - tolerance.atol) / size
-            self.needed_rtol = max(self.needed_rtol, float(ratio.amax()))
+        distance, size = seen.distance, seen.expected.abs()
+        if seen.odd is not None:
+            curable = seen.bad & ~seen.odd
+            if not bool(curable.any()):
+                return
+            distance, size = distance[curable], size[curable]
+            highest = float(seen.score[curable].amax())
+        self.needed_atol = max(self.needed_atol, highest)
+        # A hair more than the quotient, so that the figure itself passes after rounding. What keeps the limit needs
+        # less than what breaks it, so nothing need be masked; no distance from a zero is 0 / 0.
+        ratio = (distance * (1.0 + 2.0**-51)).sub_(tolerance.atol).div_(size.clamp_min_(_SMALLEST))
+        self.needed_rtol = max(self.needed_rtol, float(ratio.amax()))
+
+    def follow(self, other: Examination) -> None:
+        """Take in what comes after, examined by itself."""
+        self.sums.add(other.sums)
+        self.mismatched += other.mismatched
+        self.odd += other.odd
+        self.silent += other.silent
+        if other._worst_score > self._worst_score:
+            self.worst, self._worst_score = other.worst, other._worst_score
+        for mine, more in zip(self.tallies, other.tallies, strict=True):
+            mine.follow(more)
+        if other.max_ulp is not None:
+            self.max_ulp = max(self.max_ulp or 0, other.max_ulp)
+        self.needed_atol = max(self.needed_atol, other.needed_atol)
+        self.needed_rtol = max(self.needed_rtol, other.needed_rtol)
+        for axis, more_of_it in zip(self.axes, other.axes, strict=True):
+            axis.mismatched += more_of_it.mismatched
+            axis.max_abs = torch.maximum(axis.max_abs, more_of_it.max_abs)
+
+
+def _worst_score(seen: Inspection) -> tuple[torch.Tensor, float]:
+    """Scores whose maximum is that of the worst mismatch, and that maximum."""
+    if seen.odd is None:
+        highest = float(seen.score.amax())
+        # The highest score is a mismatch's, but where equal values have other bits.
+        if highest > 0.0:
+            return seen.score, highest
+    score = seen.score.masked_fill(~seen.bad, -math.inf)
+    if seen.odd is not None:
+        score.masked_fill_(seen.odd, math.inf)
+    return score, float(score.amax())
 
 
 def examine(
@@ -144,18 +197,25 @@ def examine(
 ) -> Examination:
     """Look at every element; `in_detail` adds ULPs and the breakdown along each axis of moderate size."""
     shape = tuple(actual.shape)
-    found = Examination(tolerance)
-    if in_detail:
-        found.axes = [
-            AxisCount.along(axis, size) for axis, size in enumerate(shape) if 1 < size <= MODERATE_AXIS
-        ]
+    axes = [axis for axis, size in enumerate(shape) if 1 < size <= MODERATE_AXIS] if in_detail else []
     steps = in_detail and actual.dtype == expected.dtype and kind_of(actual.dtype) in ("float", "complex")
-    for block in blocks(shape, _BLOCK):
-        seen = inspect(
-            block.of(actual), block.of(expected), tolerance, equal_nan=equal_nan, count_steps=steps
-        )
-        found.add(block, seen)
-    return found
+
+    def nothing_yet() -> Examination:
+        return Examination(tolerance, axes=[AxisCount.along(axis, shape[axis]) for axis in axes])
+
+    def work(run: list[Block]) -> Examination:
+        found = nothing_yet()
+        for block in run:
+            seen = inspect(
+                block.of(actual), block.of(expected), tolerance, equal_nan=equal_nan, count_steps=steps
+            )
+            found.add(block, seen)
+        return found
+
+    whole = nothing_yet()
+    for found in in_threads(work, runs(shape, _BLOCK, _RUN), threads_for(actual)):
+        whole.follow(found)
+    return whole
 
 
 def holds_nan(tensor: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .counting import count_nonzero
 from .dtypes import as_bits, as_wide, epsilon, kind_of, ulp_distance
 from .sums import Sums
 from .tolerance import Bitwise, Close, Tolerance, Ulp
@@ -127,12 +128,15 @@ def _sums(
         numel = int(finite.sum())
         y = y.masked_fill(~finite, 0.0)
         distance = distance.masked_fill(~finite, 0.0)
-    relative = (distance / size).masked_fill_(size == 0.0, 0.0)
+    relative = distance / size
+    max_rel = float(relative.amax())
+    if not math.isfinite(max_rel):  # relative to zero there is no figure
+        max_rel = float(relative.masked_fill_(size == 0.0, 0.0).amax())
     return Sums(
         numel=numel,
-        differing=int(torch.count_nonzero(distance)),
+        differing=count_nonzero(distance.view(-1), relative.view(-1)),
         max_abs=float(distance.amax()),
-        max_rel=float(relative.amax()),
+        max_rel=max_rel,
         square_difference=dot(difference, difference),
         cross=dot(difference, y),
         square_expected=dot(y, y),

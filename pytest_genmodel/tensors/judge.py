@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +18,10 @@ import torch
 from pytest_genmodel.errors import BadInputError
 
 from .blocks import same_bits
-from .comparison import Axis, Comparison, Nonfinite, Problem, Worst
+from .comparison import Axis, Comparison, Problem, Worst, unravel
 from .dtypes import dtype_name, kind_of
-from .examination import AxisCount, Examination, Tally, examine, holds_nan
-from .gate import gate
+from .examination import AxisCount, Examination, examine, holds_nan
+from .gate import SMALL, gate
 from .inputs import as_pair, check_names
 from .likeness import explain
 from .shapes import relate_shapes
@@ -67,7 +68,8 @@ def compare(
     draft = _Draft(first, second, resolved, axis_names, problem)
     if problem == "meta":
         return draft.without_values(_meta_note(first, second))
-    with one_thread():
+    # torch gives so few elements to no second thread.
+    with nullcontext() if max(first.numel(), second.numel()) <= SMALL else one_thread():
         if problem == "shape":
             return draft.without_values(relate_shapes(first, second, axis_names))
         nan_is_equal = equal_nan or isinstance(resolved, Bitwise)
@@ -84,7 +86,8 @@ def compare(
         comparison = draft.examined(found)
         if comparison.passed or not in_detail:
             return comparison
-        return replace(comparison, likeness=explain(first, second, names=axis_names))
+        sums = None if found.odd else found.sums
+        return replace(comparison, likeness=explain(first, second, names=axis_names, sums=sums))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class _Draft:
             mismatched=found.mismatched,
             max_ulp=found.max_ulp,
             worst=_worst(found, shape) if failed else None,
-            nonfinite=(_nonfinite(found.tallies[0], shape), _nonfinite(found.tallies[1], shape)),
+            nonfinite=(found.tallies[0].nonfinite(shape), found.tallies[1].nonfinite(shape)),
             would_pass=_would_pass(self.tolerance, found) if failed else (),
             axes=tuple(self._axis(count) for count in found.axes) if failed and found.mismatched else (),
             note=_note(self.tolerance, self.actual.dtype, found) if failed else None,
@@ -235,14 +238,7 @@ def _worst(found: Examination, shape: tuple[int, ...]) -> Worst | None:
     if found.worst is None:
         return None
     place, actual, expected, difference = found.worst
-    return Worst(_unravel(place, shape), actual, expected, difference)
-
-
-def _nonfinite(tally: Tally, shape: tuple[int, ...]) -> Nonfinite:
-    first_nan, first_inf = (
-        None if place is None else _unravel(place, shape) for place in (tally.first_nan, tally.first_inf)
-    )
-    return Nonfinite(tally.nan, tally.inf, first_nan, first_inf)
+    return Worst(unravel(place, shape), actual, expected, difference)
 
 
 def _note(tolerance: Tolerance, dtype: torch.dtype, found: Examination) -> str | None:
@@ -268,11 +264,3 @@ def _meta_note(actual: torch.Tensor, expected: torch.Tensor) -> str:
     return (
         f"{' and '.join(sides)} {verb} on the meta device: there are no values, because no file filled them"
     )
-
-
-def _unravel(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index: list[int] = []
-    for size in reversed(shape):
-        place, position = divmod(place, size)
-        index.append(position)
-    return tuple(reversed(index))

@@ -34,6 +34,7 @@ from .likeness_values import (
     scaled,
     sign_flipped,
 )
+from .sums import Sums
 from .threads import one_thread
 
 __all__ = ["Likeness", "explain"]
@@ -62,17 +63,23 @@ _STATISTICAL: tuple[Pattern, ...] = (fresh_init, noise, unrelated, correlated)
 _A_HANDFUL = 4
 
 
-def explain(actual: torch.Tensor, expected: torch.Tensor, *, names: tuple[str, ...] = ()) -> Likeness | None:
+def explain(
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    *,
+    names: tuple[str, ...] = (),
+    sums: Sums | None = None,
+) -> Likeness | None:
     """The most specific likeness of two dense tensors of one shape, or None.
 
     None for equal tensors, for fewer than two elements, and where nothing can be said honestly. `names` are the names
-    of the axes. Reads both tensors a few times, in blocks; beyond 2^24 elements rearrangements and statistics rest on
-    2^20 places, and the text says so.
+    of the axes, `sums` the totals of the pair, where they are known already. Reads both tensors a few times, in
+    blocks; beyond 2^24 elements rearrangements and statistics rest on 2^20 places, and the text says so.
     """
     if actual.shape != expected.shape or actual.numel() < 2 or actual.is_complex() != expected.is_complex():
         return None
     with one_thread():
-        return _explain(Evidence(actual.detach(), expected.detach(), names), look_inside=True)
+        return _explain(Evidence(actual.detach(), expected.detach(), names, sums), look_inside=True)
 
 
 def _explain(evidence: Evidence, *, look_inside: bool) -> Likeness | None:

@@ -10,7 +10,9 @@ from functools import cached_property
 import torch
 
 from .blocks import pairs
+from .counting import count_nonzero
 from .dtypes import as_bits, as_wide, epsilon
+from .sums import Sums
 
 # A first look at this many places turns nearly every wrong hypothesis down.
 SAMPLE = 4096
@@ -18,6 +20,8 @@ SAMPLE = 4096
 STATISTICS_SAMPLE = 2**20
 # Up to here every element is read to confirm a rearrangement; beyond, STATISTICS_SAMPLE places are.
 FULL_CHECK = 2**24
+# float64 copies of so many elements stay in the cache.
+_PART = 2**16
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,17 @@ class Moments:
 class Evidence:
     """Two dense tensors of one shape, at least two elements each, on any device."""
 
-    def __init__(self, actual: torch.Tensor, expected: torch.Tensor, names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        actual: torch.Tensor,
+        expected: torch.Tensor,
+        names: tuple[str, ...] = (),
+        sums: Sums | None = None,
+    ) -> None:
+        self.sums = sums
+        """The totals of the pair, where they are known and no NaN or Inf on one side meets another value."""
+        self.is_finite = sums is not None and sums.numel == actual.numel()
+        """Known to hold neither NaN nor Inf."""
         if actual.is_complex() and expected.is_complex():
             # Real and imaginary parts as one more axis: every pattern then works on real numbers.
             actual, expected = torch.view_as_real(actual), torch.view_as_real(expected)
@@ -112,7 +126,7 @@ class Evidence:
 
     def native_pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Both sides block by block, flat, in their own dtypes."""
-        return pairs(self.actual, self.expected)
+        return pairs(self.actual, self.expected, _PART)
 
     def wide_pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Both sides block by block, flat, in float64."""
@@ -132,15 +146,14 @@ class Evidence:
     @cached_property
     def difference(self) -> float:
         """||actual - expected|| / ||actual||, which a claim must beat (over finite pairs)."""
+        if self.sums is not None:
+            return self.sums.difference_of_actual
         return self.fit(lambda expected: expected).residual
 
     @cached_property
     def moments(self) -> Moments:
         """Means, deviations and correlations, over at most 2^20 places."""
-        places = spread_places(self.numel, STATISTICS_SAMPLE)
-        x, y = as_wide(take(self.actual, places)), as_wide(take(self.expected, places))
-        finite = torch.isfinite(x) & torch.isfinite(y)
-        return _moments(x[finite], y[finite])
+        return _moments(self.actual, self.expected)
 
     def fit(self, predict: Predict) -> Fit:
         """Apply `predict` to every block of the expected side and measure it against the actual side."""
@@ -207,14 +220,17 @@ def percent(share: float) -> str:
     return f"{100.0 * share:.3g}%"
 
 
-def spread_places(numel: int, most: int) -> torch.Tensor:
-    """At most `most` flat places, spread evenly and in step with no axis; the same ones every time."""
+def spread_places(numel: int, most: int, first: int = 0, last: int | None = None) -> torch.Tensor:
+    """At most `most` flat places, ascending, spread evenly and in step with no axis; the same ones every time.
+
+    `first` and `last` (exclusive) ask for a part of them.
+    """
     if numel <= most:
-        return torch.arange(numel)
-    # Steps of the golden ratio never fall into the rhythm of a row length.
+        return torch.arange(first, numel if last is None else last)
+    # One place in each of `most` equal stretches; steps of the golden ratio never fall into the rhythm of a row.
     step = (math.sqrt(5.0) - 1.0) / 2.0
-    fractions = torch.arange(most, dtype=torch.float64) * step % 1.0
-    return torch.sort((fractions * numel).to(torch.int64)).values
+    number = torch.arange(first, most if last is None else last, dtype=torch.float64)
+    return ((number + number * step % 1.0) * (numel / most)).to(torch.int64).clamp_(max=numel - 1)
 
 
 def take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -224,8 +240,12 @@ def take(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def unequal(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Where two tensors differ, NaN being equal to NaN."""
-    return (first != second) & ~(torch.isnan(first) & torch.isnan(second))
+    """Where two real tensors of one dtype differ, NaN being equal to NaN: 1 there, else 0, in float32 or float64."""
+    differ = torch.empty(first.shape, dtype=torch.float64 if first.dtype == torch.float64 else torch.float32)
+    torch.ne(first, second, out=differ)
+    if not math.isfinite(float(first.sum())):
+        differ.masked_fill_(torch.isnan(first) & torch.isnan(second), 0.0)
+    return differ
 
 
 def _fit(actual: torch.Tensor, predicted: torch.Tensor) -> tuple[float, float, float, int]:
@@ -235,18 +255,18 @@ def _fit(actual: torch.Tensor, predicted: torch.Tensor) -> tuple[float, float, f
     rest = (actual - predicted).abs()
     if not math.isfinite(float(rest.sum())):
         finite = torch.isfinite(actual) & torch.isfinite(predicted)
-        odd = unequal(actual, predicted) & ~finite
+        odd = (unequal(actual, predicted) > 0.0) & ~finite
         wrong = int(odd.sum()) + int((rest.masked_fill(~finite, 0.0) != 0.0).sum())
         # An unmatched NaN or Inf cannot be explained by any claim about values.
         if bool(odd.any()):
             return math.inf, 1.0, math.inf, wrong
         rest, actual = rest.masked_fill(~finite, 0.0), actual.masked_fill(~finite, 0.0)
-    size = actual.abs()
+    actual, rest = actual.reshape(-1), rest.reshape(-1)
     return (
         float(torch.dot(rest, rest)),
-        float(torch.dot(size, size)),
+        float(torch.dot(actual, actual)),
         float(rest.amax()),
-        int(torch.count_nonzero(rest)),
+        count_nonzero(rest, torch.empty_like(rest)),
     )
 
 
@@ -256,18 +276,35 @@ def _relative(square: float, total: float) -> float:
     return math.inf if total == 0.0 else math.sqrt(square / total)
 
 
-def _moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
-    n = x.numel()
+def _moments(actual: torch.Tensor, expected: torch.Tensor) -> Moments:
+    def parts() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The places, a few at a time: their float64 copies stay in the cache."""
+        count = min(actual.numel(), STATISTICS_SAMPLE)
+        for first in range(0, count, _PART):
+            places = spread_places(actual.numel(), STATISTICS_SAMPLE, first, min(first + _PART, count))
+            x, y = as_wide(take(actual, places)), as_wide(take(expected, places))
+            if not math.isfinite(float((x - y).sum())):
+                finite = torch.isfinite(x) & torch.isfinite(y)
+                x, y = x[finite], y[finite]
+            yield x, y
+
+    n, total_x, total_y, square_y, product = 0, 0.0, 0.0, 0.0, 0.0
+    for x, y in parts():
+        n += x.numel()
+        total_x, total_y = total_x + float(x.sum()), total_y + float(y.sum())
+        square_y, product = square_y + float(torch.dot(y, y)), product + float(torch.dot(x, y))
     if n < 2:
         return Moments(n, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    mean_x, mean_y = float(x.mean()), float(y.mean())
-    u, v = x - mean_x, y - mean_y
-    d = u - v
-    var_x, var_y, var_d = (float(torch.dot(side, side)) / n for side in (u, v, d))
-    covariance = float(torch.dot(u, v)) / n
-    fourth = float(torch.dot(d * d, d * d)) / n
+    mean_x, mean_y = total_x / n, total_y / n
+    sums = [0.0] * 6
+    for x, y in parts():
+        u, v = x.sub_(mean_x), y.sub_(mean_y)
+        d = u - v
+        fourth = d * d
+        pairs_of = ((u, u), (v, v), (d, d), (u, v), (d, v), (fourth, fourth))
+        sums = [total + float(torch.dot(*pair)) for total, pair in zip(sums, pairs_of, strict=True)]
+    var_x, var_y, var_d, covariance, drift, fourth_moment = (total / n for total in sums)
     slope = covariance / var_y if var_y else 0.0
-    square_y = float(torch.dot(y, y))
     return Moments(
         n=n,
         mean_actual=mean_x,
@@ -275,11 +312,11 @@ def _moments(x: torch.Tensor, y: torch.Tensor) -> Moments:
         std_actual=math.sqrt(var_x),
         std_expected=math.sqrt(var_y),
         correlation=_correlation(covariance, var_x, var_y),
-        drift=_correlation(float(torch.dot(d, v)) / n, var_d, var_y),
-        kurtosis=fourth / var_d**2 if var_d else 0.0,
+        drift=_correlation(drift, var_d, var_y),
+        kurtosis=fourth_moment / var_d**2 if var_d else 0.0,
         slope=slope,
         intercept=mean_x - slope * mean_y,
-        factor=float(torch.dot(x, y)) / square_y if square_y else 0.0,
+        factor=product / square_y if square_y else 0.0,
     )
 
 

@@ -32,6 +32,7 @@ _SHIFT_WINDOW = 2**18  # bytes searched on either side of the middle
 _PATTERN = 64  # bytes of the pattern searched for
 _MOST_SORTED = 2**24
 _ENOUGH_FOR_MASKS = 64
+_SAME_NORM = 1e-6  # the order of a sum changes less
 
 
 def transposed(evidence: Evidence) -> Likeness | None:
@@ -158,10 +159,12 @@ def same_values(evidence: Evidence) -> Likeness | None:
     """The same values in an order that no simpler claim explains."""
     if evidence.numel > _MOST_SORTED or evidence.numel < 2:
         return None
+    if evidence.sums is not None and evidence.sums.relative_norm_change > _SAME_NORM:
+        return None
     totals = [0.0, 0.0]
     for x, y in evidence.wide_pairs():
-        totals[0] += float((x * x).sum())
-        totals[1] += float((y * y).sum())
+        totals[0] += float(torch.dot(x, x))
+        totals[1] += float(torch.dot(y, y))
     if not math.isclose(totals[0], totals[1], rel_tol=1e-9):
         return None
     everywhere = torch.arange(evidence.numel)
@@ -273,13 +276,15 @@ def _try(evidence: Evidence, source: Source) -> Fit | None:
 
 def _check(evidence: Evidence, source: Source) -> Fit:
     """Every element up to 2^24, a spread sample of 2^20 places beyond."""
-    if evidence.numel > FULL_CHECK:
-        places = spread_places(evidence.numel, STATISTICS_SAMPLE)
-    else:
-        places = torch.arange(evidence.numel)
+    most = STATISTICS_SAMPLE if evidence.numel > FULL_CHECK else FULL_CHECK
+    count = min(evidence.numel, most)
+    places = (
+        spread_places(evidence.numel, most, first, min(first + BLOCK, count))
+        for first in range(0, count, BLOCK)
+    )
     parts = (
         (as_wide(take(evidence.actual, part)), as_wide(take(evidence.expected, source(part))))
-        for part in torch.split(places, BLOCK)
+        for part in places
     )
     return evidence.fit_parts(parts)
 

@@ -36,8 +36,8 @@ def footprint(evidence: Evidence, most: int = 3) -> Footprint:
     shape = evidence.shape
     seen = Footprint(touched=[torch.zeros(size, dtype=torch.bool) for size in shape])
     for block in blocks(shape):
-        differ = unequal(as_wide(block.of(evidence.actual)), as_wide(block.of(evidence.expected)))
-        here = int(torch.count_nonzero(differ))
+        differ = unequal(*_comparable(block.of(evidence.actual), block.of(evidence.expected)))
+        here = int(differ.sum())
         if not here:
             continue
         seen.count += here
@@ -49,10 +49,17 @@ def footprint(evidence: Evidence, most: int = 3) -> Footprint:
             seen.touched[axis][block.index[axis]] = True
         for axis in range(fixed, len(shape)):
             others = [other for other in range(differ.dim()) if other != axis - fixed]
-            hit = differ.any(dim=others) if others else differ
+            hit = differ.amax(dim=others) if others else differ
             place = block.index[fixed] if block.index and axis == fixed else slice(None)
-            seen.touched[axis][place] |= hit
+            seen.touched[axis][place] |= hit > 0.0
     return seen
+
+
+def _comparable(actual: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sides as they are, where torch can compare them so."""
+    if actual.dtype == expected.dtype and actual.dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return actual, expected
+    return as_wide(actual), as_wide(expected)
 
 
 def few_elements(evidence: Evidence, seen: Footprint, most: int) -> Likeness | None:

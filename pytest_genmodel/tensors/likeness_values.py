@@ -68,7 +68,9 @@ def constant(evidence: Evidence) -> Likeness | None:
 
 def nonfinite(evidence: Evidence) -> Likeness | None:
     """NaN or Inf on one side where the other has a number."""
-    if all(_all_finite(actual) and _all_finite(expected) for actual, expected in evidence.native_pairs()):
+    if evidence.is_finite or all(
+        _all_finite(actual) and _all_finite(expected) for actual, expected in evidence.native_pairs()
+    ):
         return None
     count, first, last, others, of_actual = 0, -1, -1, 0, 0
     offset = 0

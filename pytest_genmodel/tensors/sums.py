@@ -48,6 +48,11 @@ class Sums:
         return _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_expected))
 
     @property
+    def difference_of_actual(self) -> float:
+        """||actual - expected|| / ||actual||; infinite when only the actual side is zero."""
+        return _ratio(math.sqrt(self.square_difference), math.sqrt(self.square_actual))
+
+    @property
     def relative_norm_change(self) -> float:
         """| ||actual|| - ||expected|| | / ||expected||."""
         both = math.sqrt(self.square_actual) + math.sqrt(self.square_expected)

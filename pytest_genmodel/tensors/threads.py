@@ -1,14 +1,25 @@
-"""One intra-op thread while tensors are compared.
+"""One intra-op thread while tensors are compared, and threads of our own over their blocks.
 
 Two OpenMP threads on busy cores cost up to 100 times (pytest-xdist and shared runners are exactly that), and another
-thread count changes the last bits of a sum. So comparators and tiny models run under :func:`one_thread`.
+thread count changes the last bits of a sum. So comparators and tiny models run under :func:`one_thread`; what is
+large is cut into tasks, always the same ones, and :func:`in_threads` does them. Importing this imports no torch.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+THREADS = 2
+"""Enough for two readers of a cold disk, which matters more than anything else there, and for every runner."""
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+_Owned = TypeVar("_Owned")
 
 _lock = threading.Lock()
 _depth = 0
@@ -36,3 +47,45 @@ def one_thread() -> Iterator[None]:
             _depth -= 1
             if _depth == 0:
                 torch.set_num_threads(_before)
+
+
+def in_threads(
+    work: Callable[[_Task], _Result], tasks: Iterable[_Task], threads: int = THREADS
+) -> Iterator[_Result]:
+    """Do the tasks in order, in so many threads at once, and give the results in the order of the tasks.
+
+    An exception (of a task, or Ctrl-C) lets running tasks end and starts no other; so does leaving the loop.
+    """
+    if threads == 1:
+        yield from map(work, tasks)
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="genmodel", initializer=_take_count)
+    try:
+        yield from pool.map(work, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _take_count() -> None:
+    """Make this thread use as many intra-op threads as torch was told to.
+
+    Torch does so by itself, but not before the first product of a new thread, which MKL then computes with all
+    processors: slower, and with other last digits.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].get_num_threads()
+
+
+class PerThread(Generic[_Owned]):
+    """Something that every thread has for itself; made when a thread first asks."""
+
+    def __init__(self, make: Callable[[], _Owned]) -> None:
+        self._make = make
+        self._local = threading.local()
+
+    def get(self) -> _Owned:
+        """What belongs to this thread."""
+        if not hasattr(self._local, "owned"):
+            self._local.owned = self._make()
+        owned: _Owned = self._local.owned
+        return owned

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import ClassVar
 
 from pytest_genmodel.errors import BadInputError
@@ -167,6 +168,7 @@ _DEFAULTS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 _PARTS = {"complex128": "float64", "complex64": "float32", "complex32": "float16"}
 
 
+@lru_cache
 def default_tolerance(dtype: object, device_type: str = "cpu") -> Tolerance:
     """What values of this dtype, computed twice on this device, can honestly be held to.
 

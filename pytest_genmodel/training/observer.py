@@ -21,8 +21,9 @@ class Observed:
     `rates` holds for each step the rates of its parameter groups; `with_gradient` whether any gradient of the
     step was not zero; `has_state` whether any optimizer keeps tensors of its own (moments), and `has_moments`
     whether any of them is not zero; `moved` and `kept` count parameters by whether their bits changed since their
-    first step. `optimizers` names the classes (`torch.optim.adamw.AdamW`), `complete` says whether the process
-    came to its end, so that `moved` and `kept` are known.
+    first step, `moved_inside` those that an optimizer's step changed, `moved_outside` those that changed while no
+    optimizer was stepping. `optimizers` names the classes (`torch.optim.adamw.AdamW`), `complete` says whether the
+    process came to its end, so that the counts are known.
     """
 
     rates: list[tuple[float, ...]] = field(default_factory=list)
@@ -33,6 +34,8 @@ class Observed:
     has_moments: bool = False
     moved: int = 0
     kept: int = 0
+    moved_inside: int = 0
+    moved_outside: int = 0
     complete: bool = False
 
     @property
@@ -81,6 +84,8 @@ def together(seen: Sequence[Observed]) -> Observed:
         first.has_state |= other.has_state
         first.has_moments |= other.has_moments
         first.moved, first.kept = max(first.moved, other.moved), max(first.kept, other.kept)
+        first.moved_inside = max(first.moved_inside, other.moved_inside)
+        first.moved_outside = max(first.moved_outside, other.moved_outside)
         first.complete &= other.complete
     return first
 
@@ -99,6 +104,9 @@ class OptimizerWatch:
 
         self.seen = Observed()
         self._first: dict[int, tuple[torch.Tensor, str]] = {}
+        self._last: dict[int, str] = {}
+        self._inside: set[int] = set()
+        self._outside: set[int] = set()
         self._after_step = after_step
         self._handles = (
             register_optimizer_step_pre_hook(self._before),
@@ -116,10 +124,20 @@ class OptimizerWatch:
         if name not in seen.optimizers:
             seen.optimizers.append(name)
         for parameter in parameters:
-            if id(parameter) not in self._first:
-                self._first[id(parameter)] = (parameter, _values(parameter))
+            now = _values(parameter)
+            self._first.setdefault(id(parameter), (parameter, now))
+            self._note(parameter, now, self._outside)
+
+    def _note(self, parameter: torch.Tensor, now: str, moved: set[int]) -> None:
+        if self._last.get(id(parameter), now) != now:
+            moved.add(id(parameter))
+        self._last[id(parameter)] = now
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                self._note(parameter, _values(parameter), self._inside)
+        self.seen.moved_inside, self.seen.moved_outside = len(self._inside), len(self._outside)
         if not self.seen.has_moments:
             moments = [
                 value
@@ -135,9 +153,14 @@ class OptimizerWatch:
         """Take the hooks off and count which parameters have other bits than before their first step."""
         for handle in self._handles:
             handle.remove()
-        changed = [_values(parameter) != first for parameter, first in self._first.values()]
+        changed = 0
+        for parameter, first in self._first.values():
+            now = _values(parameter)
+            changed += now != first
+            self._note(parameter, now, self._outside)
+        self.seen.moved, self.seen.kept = changed, len(self._first) - changed
+        self.seen.moved_outside = len(self._outside)
         self._first.clear()
-        self.seen.moved, self.seen.kept = sum(changed), len(changed) - sum(changed)
         self.seen.complete = True
         return self.seen
 

@@ -226,6 +226,103 @@ def test_an_index_without_a_map_is_refused(bench, weight_map):
         _ = bench.component.weights
 
 
+def index_of(bench: Bench) -> Path:
+    layouts(bench)["index"](1.0)
+    return bench.folder / f"{bench.base}.safetensors.index.json"
+
+
+def test_an_index_that_promises_a_tensor_that_no_file_has_is_refused(bench):
+    """The library would leave it as it was initialised."""
+    index = index_of(bench)
+    weight_map = json.loads(index.read_text())["weight_map"]
+    edit_json(index, weight_map={**weight_map, "one.more": weight_map[bench.tell]})
+
+    with pytest.raises(DamagedFileError, match=r"1 of the \d+ tensors .* the first is 'one.more'") as caught:
+        _ = bench.component.weights
+    assert (caught.value.damage, caught.value.path) == (Damage.INDEX, index)
+
+
+def test_where_an_index_is_wrong_without_harm_the_weights_are_read_and_the_difference_is_told(bench):
+    index = index_of(bench)
+    weight_map = json.loads(index.read_text())["weight_map"]
+    first, second = sorted(set(weight_map.values()))
+    here = next(name for name, file in weight_map.items() if file == first and name != bench.tell)
+    edit_json(
+        index,
+        weight_map={name: file for name, file in weight_map.items() if name != bench.tell} | {here: second},
+    )
+
+    found = bench.component.index_disagreement
+
+    assert bench.what_we_read() == bench.what_the_library_loads() == 1.0
+    assert (found.unlisted, found.elsewhere) == ((bench.tell,), (here,))
+    assert (found.claimed_size, found.size) == (1, sum(t.nbytes for t in bench.tensors.values()))
+
+
+def test_an_index_that_tells_the_truth_disagrees_in_nothing(bench):
+    index = index_of(bench)
+    edit_json(index, metadata={"total_size": sum(t.nbytes for t in bench.tensors.values())})
+
+    found = bench.component.index_disagreement
+
+    assert (found.unlisted, found.elsewhere, found.claimed_size) == ((), (), None)
+    layouts(bench)["single"](1.0)
+    index.unlink()
+    assert bench.component.index_disagreement is None
+
+
+def test_a_link_into_the_cache_of_the_hub_is_followed(bench):
+    """`snapshots/REVISION/transformer/x.safetensors` is a link to `blobs/HASH` there."""
+    index = index_of(bench)
+    blobs = bench.folder.parent / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate([*bench.folder.glob("*.safetensors"), index]):
+        file.rename(blobs / str(number))
+        file.symlink_to(Path("..") / "blobs" / str(number))
+
+    assert bench.what_we_read() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model-00002-of-00004.safetensors", (2, 4)),
+        ("model-00001-of-00001.bin", None),
+        ("model.safetensors", None),
+    ],
+)
+def test_a_lone_shard_is_known_by_its_name(tmp_path, name, place):
+    assert Component("", tmp_path, "", "", weights_file=tmp_path / name).lone_shard == place
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        ({"auto_map": {"AutoModel": "evil.Model"}}, {"auto_map": "evil.Model"}),
+        ({"auto_map": "x"}, {"auto_map": "x"}),
+        ({"_class_name": ["mine", "Model"]}, {"_class_name": "['mine', 'Model']"}),
+        ({"custom_pipeline": "owner/code"}, {"custom_pipeline": "owner/code"}),
+        ({"trust_remote_code": True}, {"trust_remote_code": "True"}),
+        ({"trust_remote_code": False, "auto_map": None, "_class_name": "T5EncoderModel"}, {}),
+    ],
+    ids=str,
+)
+def test_code_that_a_configuration_asks_for_is_listed(tmp_path, config, asked):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    assert Component("vae", tmp_path, "diffusers", "X").code_asked_for == asked
+
+
+@pytest.mark.parametrize("container", ["bin", "bin variant"])
+def test_safetensors_under_the_name_of_a_pickle_are_refused_because_no_library_reads_them(bench, container):
+    layouts(bench)[container](1.0)
+    [path] = bench.component.file_sets[0].files
+    save_file(torch.load(path), path)
+
+    with pytest.raises(DamagedFileError, match=f"which {bench.library} cannot read"):
+        _ = bench.component.weights
+
+
 @pytest.mark.parametrize("container", ["bin", "bin variant"])
 def test_a_pickle_whose_tensors_lie_under_a_key_is_refused_because_no_library_looks_there(bench, container):
     """diffusers loads it without a word and leaves every tensor on meta."""
@@ -291,8 +388,10 @@ def test_a_tokenizer_is_identified_by_its_files(copy):
         (b"\xff\xfe{}", "not valid JSON"),
         (b'{"a":' * 100_000, "not valid JSON"),
         (b'{"a":' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"\\ud800": 1}', "not valid JSON"),
+        (b'{"a": ["\\uDFFF"]}', "not valid JSON"),
     ],
-    ids=["torn", "empty", "list", "utf-16", "deep", "endless number"],
+    ids=["torn", "empty", "list", "utf-16", "deep", "endless number", "half a name", "half a value"],
 )
 def test_a_configuration_that_is_no_json_object_is_an_error_with_its_file(tmp_path, content, said):
     path = tmp_path / "config.json"
@@ -302,3 +401,24 @@ def test_a_configuration_that_is_no_json_object_is_an_error_with_its_file(tmp_pa
         read_json(path)
     assert (caught.value.path, caught.value.damage) == (path, Damage.CONFIG)
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_cannot_be_opened_or_is_endless_is_an_error_with_its_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "long.json").open("wb") as stream:
+        stream.truncate(1 << 40)  # takes no room on the disk
+
+    for name, said in (
+        ("folder", "cannot be read"),
+        ("gone", "cannot be read"),
+        ("long.json", "1099511627776 bytes"),
+    ):
+        with pytest.raises(DamagedFileError, match=said) as caught:
+            read_json(tmp_path / name)
+        assert caught.value.path == tmp_path / name
+
+
+def test_whole_characters_in_escapes_are_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"a": "\\ud83d\\ude00"}')
+
+    assert read_json(tmp_path / "config.json") == {"a": "\U0001f600"}

@@ -58,6 +58,103 @@ def test_the_layer_that_peft_wrapped_gets_its_name_back():
 
 
 @pytest.mark.parametrize(
+    ("name", "bare"),
+    [
+        ("blocks.0.to_q.lora_A.default.weight", "blocks.0.to_q.lora_A.weight"),
+        ("blocks.0.to_q.lora_B.my-adapter.bias", "blocks.0.to_q.lora_B.bias"),
+        ("embed.lora_embedding_A.default", "embed.lora_embedding_A"),
+        ("blocks.0.to_q.lora_magnitude_vector.default.weight", "blocks.0.to_q.lora_magnitude_vector.weight"),
+        ("proj_out.modules_to_save.default.weight", "proj_out.weight"),
+        (
+            "transformer.layers.0.attention.query_key_value.original.weight",
+            "transformer.layers.0.attention.query_key_value.weight",
+        ),
+        ("transformer.layers.0.attention.dense.original.bias", "transformer.layers.0.attention.dense.bias"),
+    ],
+)
+def test_what_an_adapter_puts_into_a_name_is_taken_out(name, bare):
+    assert unwrapped(name) == bare
+    assert is_adapter_name(name)
+
+
+INFIXES = {
+    "blocks.0.to_q.base_layer.weight": "blocks.0.to_q.weight",
+    "blocks.0.to_q.lora_A.default.weight": "blocks.0.to_q.lora_A.weight",
+    "blocks.0.proj.modules_to_save.default.bias": "blocks.0.proj.bias",
+    "layers.0.attention.dense.original.weight": "layers.0.attention.dense.weight",
+}
+
+
+@pytest.mark.parametrize("infixed", INFIXES)
+def test_every_pair_of_wrappers_around_every_infix_is_taken_off(infixed):
+    block, rest = infixed.split(".0.")
+    for outer, _ in WRAPPERS:
+        for inner, _ in WRAPPERS:
+            for name in (f"{outer}{inner}{infixed}", f"{outer}{block}.0.{inner}{rest}"):
+                assert unwrapped(name) == INFIXES[infixed]
+                assert is_adapter_name(name)
+                assert wrapper_of(name) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "transformer.module_list.0.weight",
+        "submodule.0.weight",
+        "mid_block.original.conv.weight",
+        "mid_block.original.weight",
+        "original.weight",
+        "dense.original_size.weight",
+        "blocks.0.default.weight",
+        "default.weight",
+        "lora_A_projector.default.weight",
+        "embed.matrix_A.weight",
+        "modules_to_save.weight",
+        "model.layers.0.weight",
+        "my_base_layer.weight",
+        "encoder.module",
+        "_orig_module.weight",
+    ],
+)
+def test_a_genuine_name_that_looks_like_a_wrappers_stays(name):
+    assert unwrapped(name) == name
+    assert wrapper_of(name) is None
+    assert not is_adapter_name(name)
+
+
+def test_the_copy_that_was_not_trained_is_not_taken_for_the_layer():
+    """PEFT keeps both: the trained one is the layer, and two tensors cannot have its name."""
+    names = ["proj_out.original_module.weight", "proj_out.modules_to_save.default.weight"]
+
+    assert list(map(unwrapped, names)) == [names[0], "proj_out.weight"]
+    assert all(map(is_adapter_name, names))
+
+
+def test_the_names_that_peft_makes_are_the_models_own_again(healthy):
+    """With everything that get_peft_model does to a name: prefix, infixes, the adapter's name, a layer in full."""
+    from diffusers import CogVideoXTransformer3DModel
+    from peft import LoraConfig, get_peft_model
+
+    from pytest_genmodel.pipelines.library import quiet
+
+    with quiet():
+        model = CogVideoXTransformer3DModel.from_pretrained(healthy / "transformer")
+        bare = set(model.state_dict())
+        config = LoraConfig(target_modules=["to_q"], modules_to_save=["proj_out"], use_dora=True)
+        wrapped = get_peft_model(model, config).state_dict()
+
+    named = {name: unwrapped(name) for name in wrapped}
+    assert bare <= set(named.values())
+    assert len(set(named.values())) == len(named)
+    factors = [name for name in named.values() if name not in bare and "original_module" not in name]
+    assert {name.split(".attn1.to_q.")[1] for name in factors} == {
+        "lora_A.weight",
+        "lora_B.weight",
+        "lora_magnitude_vector.weight",
+    }
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("blocks.0.to_q.base_layer.weight", True),
@@ -69,6 +166,10 @@ def test_the_layer_that_peft_wrapped_gets_its_name_back():
         ("lora_A_projector.weight", False),
         ("blocks.0.lora_Ab.weight", False),
         ("base_layer_norm.weight", False),
+        ("blocks.0.to_q.lora_down.weight", True),
+        ("blocks.0.to_q.dora_scale", True),
+        ("layers.0.attention.query_key_value.matrix_A.2", True),
+        ("proj_out.original_module.weight", True),
     ],
 )
 def test_the_names_of_a_model_that_wears_its_lora_are_known(name, expected):

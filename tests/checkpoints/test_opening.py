@@ -370,3 +370,31 @@ def test_a_lora_whose_stored_configuration_is_no_object_is_damage(tmp_path, text
 
     assert (error.damage, error.path) == (Damage.CONFIG, file)
     assert "lora_adapter_metadata" in error.what
+
+
+# --- programs in a checkpoint ---------------------------------------------------------------------------------------
+
+
+def test_programs_and_pickles_in_a_checkpoint_are_listed_and_a_trainers_state_is_not(copy):
+    for name in ("zero_to_fp32.py", "vae/evil.so", "transformer/kernels/run.sh", "data.pkl"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("print('never run')")
+    for name in ("random_states_0.pkl", ".git/hooks.py", "notes.md", "optimizer.pkl"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).touch()
+
+    found = [path.relative_to(copy).as_posix() for path in opened(copy).scripts]
+
+    assert found == ["data.pkl", "transformer/kernels/run.sh", "vae/evil.so", "zero_to_fp32.py"]
+
+
+def test_a_checkpoint_without_programs_lists_none(healthy, tmp_path):
+    assert opened(healthy).scripts == ()
+    assert opened(healthy / "vae" / "diffusion_pytorch_model.safetensors").scripts == ()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.download", "weights", "x.sft"])
+def test_a_file_of_weights_is_known_by_its_content_under_any_name(tmp_path, name):
+    for save in (save_file, torch.save):
+        save({"a.weight": torch.ones(2)}, tmp_path / name)
+        assert list(opened(tmp_path / name).components[""].weights.tensors) == ["a.weight"]

@@ -316,7 +316,9 @@ def test_a_pickle_that_is_cut_short_is_refused_at_every_length(tmp_path, layout)
     whole = path.read_bytes()
     for size in range(0, len(whole), max(1, len(whole) // 25)):
         path.write_bytes(whole[:size])
-        assert refused(path).damage is (Damage.EMPTY if size == 0 else Damage.PICKLE)
+        error = refused(path)
+        assert error.damage in ((Damage.EMPTY,) if size == 0 else (Damage.TRUNCATED, Damage.NOT_WEIGHTS))
+        assert size < 4 or error.damage is not Damage.NOT_WEIGHTS
 
 
 def test_an_old_torch_reads_no_pickle_at_all(tmp_path, monkeypatch):
@@ -331,3 +333,16 @@ def test_a_safetensors_file_never_reaches_the_unpickler(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", None)
 
     assert isinstance(open_weights(files), SafetensorsWeights)
+
+
+@pytest.mark.parametrize("ending", ["ckpt", "bin", "sft"])
+def test_safetensors_are_known_by_their_content_under_any_name(tmp_path, ending):
+    save_file(MODEL, tmp_path / f"m.{ending}")
+
+    assert isinstance(open_weights((tmp_path / f"m.{ending}",)), SafetensorsWeights)
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path):
+    with pytest.raises(DamagedFileError) as caught:
+        open_weights((tmp_path / ("x" * 5000),))
+    assert caught.value.damage is Damage.MISSING_FILE

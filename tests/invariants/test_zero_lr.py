@@ -107,12 +107,30 @@ def test_trainer_that_saves_the_wrapped_model_is_the_founding_incident(judged, h
     assert [(f.code, f.location) for f in verdict.findings] == [("GM203", TO_Q), ("GM704", TO_Q)]
 
 
-def test_trainer_that_leaves_another_schedule_is_caught_in_the_sample(judged, healthy):
+def test_trainer_that_writes_another_schedule_is_caught_in_the_configuration(judged, healthy):
     from tests.editing import edit_json
 
     def trainer(reference, *, lr, steps, seed, output):
         train_full(reference, lr=lr, steps=steps, seed=seed, output=output)
         edit_json(output / "scheduler/scheduler_config.json", prediction_type="epsilon")
+        return output
+
+    [finding] = judged("zero_lr_identity", healthy, parameters={"trainer": trainer}).findings
+
+    assert (finding.code, finding.location) == ("GM401", "scheduler_config.json:prediction_type")
+    assert "another configuration than it was given" in finding.cause
+
+
+def test_trainer_that_leaves_a_patched_class_behind_is_caught_in_the_sample(judged, healthy, monkeypatch):
+    from diffusers import CogVideoXTransformer3DModel
+
+    forward = CogVideoXTransformer3DModel.forward
+
+    def trainer(reference, *, lr, steps, seed, output):
+        train_full(reference, lr=lr, steps=steps, seed=seed, output=output)
+        monkeypatch.setattr(
+            CogVideoXTransformer3DModel, "forward", lambda *a, **k: (forward(*a, **k)[0] * 1.1,)
+        )
         return output
 
     verdict = judged(

@@ -189,3 +189,23 @@ def test_a_tiny_name_is_checked_without_being_made(tmp_path):
         with pytest.raises(UnknownTinyPipelineError, match="Did you mean 'cogvideox-i2v'"):
             ask("tiny:cogvideo-i2v")
     assert not (tmp_path / "work").exists()
+
+
+def test_a_revision_of_a_hub_id_is_what_the_hub_is_asked_for(hub, healthy, tmp_path):
+    snapshot = cached(hub, "someone/some-model", healthy)
+    (hub / "models--someone--some-model" / "refs" / "v2").write_text(COMMIT)
+
+    for revision in ("v2", COMMIT):
+        spec = f"someone/some-model@{revision}"
+        assert (resolve(spec, tmp_path / "work").root, peek(spec).spec) == (snapshot, spec)
+    assert refusal("someone/some-model@v3", tmp_path).startswith(
+        "someone/some-model@v3: no such file or folder, and the hub does not give it ("
+    )
+
+
+def test_a_set_of_weights_of_a_hub_id_is_named_behind_its_revision(hub, healthy, tmp_path):
+    cached(hub, "someone/runs", healthy.parent)
+
+    checkpoint = resolve(f"someone/runs@main@{healthy.name}", tmp_path / "work")
+
+    assert checkpoint.kind is Kind.PIPELINE

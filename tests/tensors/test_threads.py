@@ -60,3 +60,43 @@ def test_compare_leaves_the_count_alone():
     with pytest.raises(Exception, match="names"):
         compare(tensor, tensor + 1, names=("a", "b"))
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_results_come_in_the_order_of_the_tasks(threads):
+    assert list(module.in_threads(lambda number: number * number, range(100), threads)) == [
+        number * number for number in range(100)
+    ]
+
+
+def test_first_exception_of_a_thread_ends_the_job():
+    done = []
+
+    def work(number):
+        if number == 3:
+            raise KeyboardInterrupt
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(module.in_threads(work, range(10_000), 2))
+    assert len(done) < 10_000
+
+
+def test_threads_of_ours_use_one_intra_op_thread_each():
+    values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
+    with one_thread():
+        right = float(torch.dot(values, values))  # with two threads, the last digits are others
+        assert set(module.in_threads(lambda _: float(torch.dot(values, values)), range(6), 3)) == {right}
+        assert set(module.in_threads(lambda _: torch.get_num_threads(), range(6), 3)) == {1}
+
+
+def test_every_thread_has_its_own():
+    own = module.PerThread(list)
+    barrier = threading.Barrier(3)
+
+    def work(_):
+        barrier.wait(timeout=10)
+        assert own.get() is own.get()
+        return id(own.get())
+
+    assert len(set(module.in_threads(work, range(3), 3))) == 3

@@ -10,9 +10,16 @@ from typing import Protocol
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.formats import (
+    accelerate_state,
     component_folders,
+    deepspeed_zero,
     diffusers_pipeline,
+    gguf,
     lora_adapter,
+    sat,
+    single_file,
+    torch_dcp,
+    training_output,
     weights_file,
 )
 
@@ -29,4 +36,16 @@ class Format(Protocol):
         ...
 
 
-FORMATS: tuple[Format, ...] = (diffusers_pipeline, lora_adapter, component_folders, weights_file)
+FORMATS: tuple[Format, ...] = (
+    training_output,
+    diffusers_pipeline,
+    gguf,
+    sat,
+    lora_adapter,
+    component_folders,
+    deepspeed_zero,
+    torch_dcp,
+    accelerate_state,
+    single_file,
+    weights_file,
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,14 @@ _NAME_OF_CLASS = {
 
 def recognises(path: Path) -> bool:
     """Whether `path` is a component's folder or holds folders of components."""
-    return _is_component(path) or any(_is_component(path / name) for name in COMPONENT_NAMES)
+    return is_component(path) or any(is_component(path / name) for name in COMPONENT_NAMES)
 
 
 def read(path: Path, spec: str) -> Checkpoint:
     """Name each component by its class (a lone folder) or by its folder."""
-    if _is_component(path):
-        library, class_name = _class_of(path)
-        default = path.name if path.name in COMPONENT_NAMES else "transformer"
-        name = next((name for part, name in _NAME_OF_CLASS.items() if part in class_name), default)
-        found = {name: Component(name, path, library, class_name)}
+    if is_component(path):
+        component = component_of(path)
+        found = {component.name: component}
         return Checkpoint(spec=spec, root=path, kind=Kind.COMPONENTS, components=found)
     found = {component.name: component for component in (*models(path), *_without_weights(path))}
     return Checkpoint(
@@ -47,10 +45,34 @@ def read(path: Path, spec: str) -> Checkpoint:
     )
 
 
+def gathered(root: Path, folders: Iterable[Path], spec: str) -> Checkpoint:
+    """Give the components in `folders` as one checkpoint; what else lies in `root` is not looked at."""
+    found: dict[str, Component] = {}
+    for folder in folders:
+        if is_component(folder):
+            component = component_of(folder)
+            found[component.name] = component
+    beside = (component for component in _without_weights(root) if component.folder in folders)
+    found |= {component.name: component for component in beside}
+    return Checkpoint(spec=spec, root=root, kind=Kind.COMPONENTS, components=found)
+
+
+def component_of(path: Path) -> Component:
+    """The component that the folder `path` is, named by its folder, else by its class.
+
+    Raises:
+        DamagedFileError: its configuration cannot be read.
+    """
+    library, class_name = _class_of(path)
+    name = next((name for name in COMPONENT_NAMES if path.name in (name, f"{name}_ema")), None)
+    by_class = next((name for part, name in _NAME_OF_CLASS.items() if part in class_name), "transformer")
+    return Component(name or by_class, path, library, class_name)
+
+
 def models(path: Path) -> Iterator[Component]:
     """Give the models that lie in folders of their own under `path`."""
     for name in COMPONENT_NAMES:
-        if _is_component(path / name):
+        if is_component(path / name):
             yield Component(name, path / name, *_class_of(path / name))
 
 
@@ -61,7 +83,12 @@ def _without_weights(path: Path) -> Iterator[Component]:
             yield Component(name, path / name, library, class_name if isinstance(class_name, str) else "")
 
 
-def _is_component(path: Path) -> bool:
+def is_component(path: Path) -> bool:
+    """Whether the folder `path` holds the configuration of a model.
+
+    Raises:
+        DamagedFileError: its configuration cannot be read.
+    """
     if not (path / "config.json").is_file():
         return False
     config = read_json(path / "config.json")

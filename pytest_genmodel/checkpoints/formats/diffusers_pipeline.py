@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import LIBRARIES, Component, read_json
+from pytest_genmodel.checkpoints.component import LIBRARIES, Component
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.formats.strays import strays
+from pytest_genmodel.checkpoints.json_file import read_json
 
 
 def recognises(path: Path) -> bool:

@@ -29,8 +29,7 @@ class Family(ABC):
 
     `denoiser` is the component that is trained; `lora_targets` the names of the linear layers that its trainers
     adapt; `inert_config` the (class, key) pairs that the installed classes accept and never use; `soft_config`
-    the keys that say for which size a model was made, and change no tensor by themselves; `reads_kohya` says
-    whether diffusers translates kohya's names for this family.
+    the keys that say for which size a model was made, and change no tensor by themselves.
     """
 
     name: ClassVar[str]
@@ -38,7 +37,6 @@ class Family(ABC):
     denoiser: ClassVar[str] = "transformer"
     guidance: ClassVar[float] = 6.0
     lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
-    reads_kohya: ClassVar[bool] = False
     inert_config: ClassVar[frozenset[tuple[str, str]]] = frozenset()
     soft_config: ClassVar[frozenset[str]] = frozenset()
 

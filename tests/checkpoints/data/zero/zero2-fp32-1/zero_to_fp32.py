@@ -1,0 +1,1 @@
+raise SystemExit("a script in a checkpoint was run")

@@ -1,0 +1,209 @@
+"""The example script as a real trainer, whole and broken: what goes wrong is caught, and said where.
+
+Each fault is an edit of the script that somebody's own script has had; `../shared` names the threads by id.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_genmodel.invariants.verdict import Outcome
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_cogvideox_i2v.py"
+ARGUMENTS = (
+    "--pretrained_model_name_or_path {reference} --instance_data_root {dataset} --output_dir {output} "
+    "--learning_rate {lr} --max_train_steps {steps} --checkpointing_steps 1 --seed {seed}"
+)
+
+
+def command(script: Path, *more: str) -> str:
+    return " ".join([f"'{sys.executable}' '{script}'", ARGUMENTS, *more])
+
+
+@pytest.mark.parametrize("kind", ["lora", "sft"])
+@pytest.mark.parametrize("claim", ["zero_lr_identity", "learning_moves"])
+def test_healthy_script_keeps_what_it_must_and_moves_what_it_claims(judged, healthy, claim, kind):
+    verdict = judged(claim, healthy, parameters={"trainer": command(SCRIPT, f"--training_type {kind}")})
+
+    assert (verdict.outcome, verdict.findings, verdict.reason) == (Outcome.PASSED, (), None)
+    assert verdict.measurements["steps"] == 2
+
+
+def test_script_under_accelerate_launch_is_watched(judged, healthy):
+    launch = f"'{sys.executable}' -m accelerate.commands.launch --num_processes 1 --num_machines 1"
+    text = f"{launch} --mixed_precision no --dynamo_backend no --cpu '{SCRIPT}' {ARGUMENTS} --use_ema"
+
+    verdict = judged("zero_lr_identity", healthy, parameters={"trainer": text})
+
+    assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
+    assert (verdict.measurements["steps"], verdict.measurements["largest_rate"]) == (2, 0.0)
+
+
+SAVE = "        pipeline.save_pretrained(args.output_dir)\n"
+SAVE_LORA = "        save_lora(pipeline, transformer, args.output_dir)\n"
+ADAMW = "torch.optim.AdamW(\n"
+STEP = "            optimizer.step()\n"
+TRAIN = "    transformer.train()\n"
+UNWRAP = "    transformer = accelerator.unwrap_model(transformer)\n"
+TO_Q = "transformer_blocks.0.attn1.to_q"
+
+EDIT_SAVED = """        from safetensors.torch import load_file, save_file
+        file = args.output_dir / "transformer/diffusion_pytorch_model.safetensors"
+        tensors = load_file(file)
+"""
+SAVED = "        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)\n"
+EDIT_LORA = EDIT_SAVED.replace("transformer/diffusion_pytorch_model", "pytorch_lora_weights")
+
+# what the fault is -> (the claim that catches it, training type, old text, new text, code, location or part of it)
+FAULTS = {
+    "trainer-loop: a rate of zero counts as false": (
+        "zero_lr_identity", "sft", "lr=args.learning_rate,", "lr=args.learning_rate or 1e-4,",
+        "GM701", "step 1",
+    ),
+    "optimizer: one that has a smallest step": (
+        "zero_lr_identity", "sft",
+        "    scheduler = torch.optim.lr_scheduler",
+        "    optimizer = torch.optim.Rprop(parameters, lr=args.learning_rate)\n"
+        "    scheduler = torch.optim.lr_scheduler",
+        "GM702", "optimizer",
+    ),
+    "trainer-loop: weight decay of the loop's own": (
+        "zero_lr_identity", "sft", STEP,
+        STEP + "            [p.data.mul_(0.999) for p in parameters]\n",
+        "GM713", "training loop",
+    ),
+    "dtype: fp16 weights under AdamW": (
+        "zero_lr_identity", "sft", TRAIN,
+        TRAIN + "    transformer.to(torch.float16), vae.to(torch.float16), text_encoder.to(torch.float16)\n",
+        "GM702", "optimizer",
+    ),
+    "ema: the average of another model is copied back": (
+        "zero_lr_identity", "sft", UNWRAP,
+        UNWRAP
+        + "    from diffusers import CogVideoXTransformer3DModel\n"
+        + "    fresh = CogVideoXTransformer3DModel.from_config(config)\n"
+        + "    EMAModel(fresh.parameters()).copy_to(parameters)\n",
+        "GM713", "training loop",
+    ),
+    "dtype: the trained model is cast in place": (
+        "zero_lr_identity", "sft", SAVE, "        transformer.to(torch.bfloat16)\n" + SAVE, "GM713", "training loop",
+    ),
+    "dtype: saved in bfloat16": (
+        "zero_lr_identity", "sft", SAVE,
+        "        import copy\n        pipeline.transformer = copy.deepcopy(transformer).to(torch.bfloat16)\n"
+        "        pipeline.save_pretrained(args.output_dir)\n",
+        "GM703", "norm_final",
+    ),
+    "dtype: the VAE was cast in place, and saved so": (
+        "zero_lr_identity", "sft", SAVE, "        vae.to(torch.float16)\n" + SAVE, "GM703", "decoder",
+    ),
+    "checkpoint: only what has a name of its own is saved": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED + "        tensors = {n: t for n, t in tensors.items() if '.attn1.' in n}\n" + SAVED,
+        "GM703", "norm_final",
+    ),
+    "distributed-save: every other tensor is lost": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED + "        tensors = dict(list(tensors.items())[::2])\n" + SAVED,
+        "GM703", "",
+    ),
+    "distributed-save: a flat buffer is sliced two elements late": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED
+        + "        tensors = {n: t.flatten().roll(2).reshape(t.shape) for n, t in tensors.items()}\n" + SAVED,
+        "GM703", "",
+    ),
+    "distributed-save: DistributedDataParallel's prefix is saved": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED + "        tensors = {f'module.{n}': t for n, t in tensors.items()}\n" + SAVED,
+        "GM205", "module.",
+    ),
+    "naming: the compiled model is saved": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED + "        tensors = {f'_orig_mod.{n}': t for n, t in tensors.items()}\n" + SAVED,
+        "GM205", "_orig_mod.",
+    ),
+    "config: the scheduler that trains is saved for sampling": (
+        "zero_lr_identity", "sft", SAVE,
+        "        from diffusers import DDPMScheduler\n"
+        "        pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)\n" + SAVE,
+        "GM401", "model_index.json",
+    ),
+    "lora: the whole model is saved while it wears its LoRA (CogVideo issue 374)": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        "        pipeline.transformer = transformer\n" + SAVE, "GM203", f"{TO_Q}.weight",
+    ),
+    "lora: the names lack the component": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        SAVE_LORA + EDIT_LORA
+        + "        tensors = {n.removeprefix('transformer.'): t for n, t in tensors.items()}\n" + SAVED,
+        "GM801", "transformer_blocks.0.attn1.to_k.lora_A",
+    ),
+    "lora: half of its layers are saved": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        SAVE_LORA + EDIT_LORA
+        + "        tensors = {n: t for n, t in tensors.items() if 'lora_A' in n or 'blocks.0' in n}\n" + SAVED,
+        "GM801", "transformer_blocks.1",
+    ),
+    "lora: a fresh one is saved": (
+        "learning_moves", "lora", SAVE_LORA,
+        SAVE_LORA + EDIT_LORA
+        + "        tensors = {n: t * 0 if 'lora_B' in n else t for n, t in tensors.items()}\n" + SAVED,
+        "GM706", "lora_B",
+    ),
+    "trainer-loop: the schedule's rate is zero": (
+        "learning_moves", "sft", "factor=1.0", "factor=0.0", "GM706", "optimizer",
+    ),
+    "trainer-loop: a part is not given to the optimizer": (
+        "learning_moves", "sft", "if parameter.requires_grad]", "if parameter.requires_grad][:8]", "GM706", "",
+    ),
+    "trainer-loop: a copy is trained": (
+        "learning_moves", "sft", UNWRAP,
+        "    transformer = CogVideoXImageToVideoPipeline.from_pretrained("
+        "args.pretrained_model_name_or_path).transformer\n",
+        "GM706", "",
+    ),
+    "ema: never updated, and saved": (
+        "learning_moves", "sft", "                ema.step(parameters)\n", "                pass\n", "GM706", "",
+    ),
+    "trainer-loop: more than is claimed is trained": (
+        "learning_moves", "sft", SAVE, "        [p.data.add_(1e-3) for p in vae.parameters()]\n" + SAVE,
+        "GM707", "decoder",
+    ),
+    "dataset-cache: kept beside the model": (
+        "zero_lr_identity", "sft", "    frames = args.num_frames",
+        "    args.cache_dir = Path(args.pretrained_model_name_or_path) / 'cache'\n    frames = args.num_frames",
+        "GM712", "cache/0.pt",
+    ),
+    "trainer-loop: it fails after training": (
+        "zero_lr_identity", "sft", UNWRAP, "    raise RuntimeError('no space left on device')\n", "GM711", "trainer",
+    ),
+    "trainer-loop: it ends before it saves, with status 0": (
+        "zero_lr_identity", "sft", UNWRAP, "    import shutil; shutil.rmtree(args.output_dir); return\n",
+        "GM710", "output",
+    ),
+    "trainer-loop: no step is taken": (
+        "zero_lr_identity", "sft", STEP, "", "GM709", "optimizer",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_script_is_caught_where_it_is_broken(judged, healthy, tmp_path, fault):
+    claim, kind, old, new, code, location = FAULTS[fault]
+    text = SCRIPT.read_text()
+    assert text.count(old) == 1
+    script = tmp_path / "train.py"
+    script.write_text(text.replace(old, new))
+    more = ["--use_ema"] if fault.startswith("ema: never") else []
+
+    verdict = judged(
+        claim, healthy, parameters={"trainer": command(script, f"--training_type {kind}", *more)}
+    )
+
+    assert verdict.outcome is Outcome.FAILED
+    first = verdict.findings[0]
+    assert (first.code, location in first.location) == (code, True), first
