@@ -89,16 +89,28 @@ def _check_report_path(session: GenmodelSession) -> None:
 
 
 def _take_selected(config: pytest.Config) -> None:
-    """Take ids of the suite out of the arguments, which pytest would look for as files."""
-    from pytest_genmodel.collection import ROOT
+    """Take ids of the suite out of the arguments, which pytest would look for as files.
 
-    given = [argument for argument in config.args if argument == ROOT or argument.startswith(f"{ROOT}::")]
-    if given and not Path(ROOT).exists():
-        setattr(config.option, SELECTED, given)
+    In a folder below the root pytest shows them as `../genmodel::...`; an id is taken as it was shown.
+    """
+    given = {argument: id_ for argument in config.args if (id_ := _suite_id(config, argument)) is not None}
+    if given:
+        setattr(config.option, SELECTED, list(given.values()))
         config.args[:] = [argument for argument in config.args if argument not in given] or [
             str(config.rootpath)
         ]
         config.option.genmodel_only_suite = len(config.args) == 1 and config.args[0] == str(config.rootpath)
+
+
+def _suite_id(config: pytest.Config, argument: str) -> str | None:
+    """The id of the suite, or of a part of it, that `argument` is; None for what may be a file."""
+    from pytest_genmodel.collection import ROOT
+
+    place, colons, rest = argument.partition("::")
+    shown = os.path.relpath(config.rootpath / ROOT, config.invocation_params.dir)
+    if place not in (ROOT, shown) or Path(place).exists():
+        return None
+    return f"{ROOT}{colons}{rest}"
 
 
 def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
@@ -180,6 +192,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send an item's verdicts with its last report; pytest-xdist carries them to the controller."""
+    item.config.stash[SESSION].clear_progress()
     report = yield
     if report.when == "teardown" and REPORT in item.config.stash:
         from pytest_genmodel.outcomes import VERDICTS
@@ -200,9 +213,9 @@ def pytest_runtest_makereport(
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Collect verdicts where reports arrive: in this process, or in xdist's controller."""
     if REPORT in session.config.stash and not hasattr(session.config, "workerinput"):
-        from pytest_genmodel.progress import terminal_progress
+        from pytest_genmodel.progress import progress_for
 
-        session.config.stash[SESSION].progress = terminal_progress(session.config)
+        session.config.stash[SESSION].progress = progress_for(session.config)
         session.config.pluginmanager.register(_Collecting(session.config), "genmodel-report")
 
 
@@ -213,6 +226,9 @@ class _Collecting:
         self.config = config
         self.report = config.stash[REPORT]
         self.problem: str | None = None
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.config.stash[SESSION].clear_progress()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         record = getattr(report, "genmodel", None)

@@ -1,4 +1,4 @@
-"""Progress on a terminal while pytest captures output: one line that overwrites itself, gone when done.
+"""Progress of a long job while pytest captures output: a bar on a terminal, a line now and then in CI.
 
 PYTEST_DONT_REWRITE
 """
@@ -6,27 +6,34 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
+from pytest_genmodel.reports.progress_bar import ProgressBar, ProgressLines, ProgressView
 
 if TYPE_CHECKING:
-    from pytest_genmodel.checkpoints.progress import Progress
+    import pytest
+    from _pytest.terminal import TerminalReporter
 
 
-def terminal_progress(config: pytest.Config) -> Progress | None:
-    """Give a progress that writes past the capture, or None where nobody watches (CI, workers, -q)."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not reporter.isatty or config.option.verbose < 0:
+def progress_for(config: pytest.Config) -> ProgressView | None:
+    """Give a progress that writes past the capture, or None where none is wanted (workers, -q)."""
+    reporter: TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.option.verbose < 0:
         return None
 
-    def show(what: str, done: int, total: int, unit: str = "") -> None:
-        text = f" {what} {done}/{total}"
-        erase = "\b" * len(text)
-        line = f"{text}{erase}" if done < total else f"{' ' * len(text)}{erase}"
+    def write(text: str, *, line: bool) -> None:
         capture = config.pluginmanager.get_plugin("capturemanager")
-        # Past the reporter, which counts what it writes to place its percentages.
         with capture.global_and_fixture_disabled() if capture else nullcontext():
-            print(line, end="", flush=True)
+            if line:
+                reporter.write_line(text)
+            else:  # past the reporter, which counts what it writes to place its percentages
+                print(text, end="", flush=True)
 
-    return show
+    def room() -> int:
+        writer = reporter._tw
+        return int(writer.fullwidth) - int(writer.width_of_current_line) - 3  # an echoed ^C takes two
+
+    if reporter.isatty:
+        return ProgressBar(partial(write, line=False), room)
+    return ProgressLines(partial(write, line=True))

@@ -5,8 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -14,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.settings import Settings
+from pytest_genmodel.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-    from pytest_genmodel.checkpoints.progress import Progress
     from pytest_genmodel.invariants.context import Context
     from pytest_genmodel.invariants.verdict import Verdict
     from pytest_genmodel.pipelines.pipeline import Pipeline
@@ -26,11 +24,15 @@ if TYPE_CHECKING:
     from pytest_genmodel.pipelines.probing import ProbeWishes
     from pytest_genmodel.pipelines.residency import Residency
     from pytest_genmodel.pipelines.sampling import Samples
+    from pytest_genmodel.reports.progress_bar import ProgressView
 
 
 def labels(specs: tuple[str, ...]) -> tuple[str, ...]:
-    """Name each candidate without a machine's paths: its last part, numbered where two are alike."""
-    short = [spec if spec.startswith("tiny:") else Path(spec).name or spec for spec in specs]
+    """Name each candidate without a machine's paths: its last part, numbered where two are alike.
+
+    Which set of weights is meant is part of the name: `run-17@checkpoint-200`.
+    """
+    short = [_short(spec) for spec in specs]
     named: list[str] = []
     for label in short:
         if short.count(label) == 1:
@@ -41,6 +43,16 @@ def labels(specs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(named)
 
 
+def _short(spec: str) -> str:
+    if spec.startswith("tiny:"):
+        return spec
+    from pytest_genmodel.pipelines.resolve import split
+
+    base, which = split(spec)
+    name = Path(base).name or base
+    return name if which is None else f"{name}@{which}"
+
+
 @dataclass
 class GenmodelSession:
     """The candidates and the reference of one pytest run, and what they share.
@@ -49,9 +61,9 @@ class GenmodelSession:
     """
 
     settings: Settings
-    progress: Progress | None = None
+    progress: ProgressView | None = None
     _contexts: dict[int, Context] = field(default_factory=dict)
-    _workdir: Path | None = None
+    _work: WorkFolder = field(default_factory=WorkFolder)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,10 +72,8 @@ class GenmodelSession:
 
     @property
     def workdir(self) -> Path:
-        """A folder of the run's own, outside every checkpoint; removed by `close`."""
-        if self._workdir is None:
-            self._workdir = Path(tempfile.mkdtemp(prefix="genmodel-"))
-        return self._workdir
+        """A folder of the run's own, outside every checkpoint; removed by `close`, and when the process is ended."""
+        return self._work.path
 
     @cached_property
     def samples(self) -> Samples:
@@ -253,8 +263,11 @@ class GenmodelSession:
         placement = pipeline.placement
         return {"digest": pipeline.known_digest, "device": placement.device, "dtype": placement.dtype}
 
+    def clear_progress(self) -> None:
+        """Take away what a job that was broken off has left on the terminal."""
+        if self.progress is not None:
+            self.progress.clear()
+
     def close(self) -> None:
         """Remove the work folder."""
-        if self._workdir is not None:
-            shutil.rmtree(self._workdir, ignore_errors=True)
-            self._workdir = None
+        self._work.close()

@@ -113,7 +113,7 @@ OPTIONS = (
         "ckpt",
         "candidates",
         "the candidate: a checkpoint to judge (a diffusers folder, a component, a LoRA, a weights file, "
-        "tiny:NAME); repeatable",
+        "a trainer's output folder@checkpoint-200, tiny:NAME); repeatable",
         _text,
         "SPEC",
         "append",
@@ -194,8 +194,12 @@ def read(config: pytest.Config) -> Settings:
 
 def _beside_ini(config: pytest.Config, option: Option, text: str) -> str:
     """A path in the ini file is relative to it, wherever pytest was started; a SPEC may also be no path."""
-    beside = (config.inipath.parent if config.inipath else config.rootpath) / text
-    return str(beside) if option.metavar == "FILE" or (option.metavar == "SPEC" and beside.exists()) else text
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    if option.metavar == "SPEC":
+        from pytest_genmodel.pipelines.resolve import is_path
+
+        return str(folder / text) if is_path(str(folder / text)) else text
+    return str(folder / text) if option.metavar == "FILE" else text
 
 
 def _parse(option: Option, source: str, text: str) -> Any:

@@ -24,7 +24,7 @@ HEAD = """# Rules
 
 Each finding carries a stable code. The first digit is its band. An `error` fails the verdict, a `warning` fails it
 under `--genmodel-strict`, a `note` never does. This page is written from the registry
-(`pytest_genmodel/diagnosis/rules.py`) by `python -m tools.rules_page`.
+(`pytest_genmodel/diagnosis/rules/`) by `python -m tools.rules_page`.
 """
 
 
@@ -43,8 +43,14 @@ def page() -> str:
 def _entry(rule: Rule) -> str:
     return (
         f'\n<a id="{rule.code.lower()}"></a>\n\n### {rule.code}: {rule.summary} ({rule.severity.value})\n\n'
-        f"{rule.meaning}\n\n**What to do.** {rule.action}\n"
+        f"{rule.meaning}\n\n**What to do.** {rule.action}\n{_seen_in(rule)}"
     )
+
+
+def _seen_in(rule: Rule) -> str:
+    if not rule.seen_in:
+        return ""
+    return f"\n**Seen in.** {', '.join(f'<{address}>' for address in rule.seen_in)}\n"
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def finding_of(
         verb, space, rest = what.partition(" ")
         what = f"{_SINGULAR.get(verb, verb)}{space}{rest}".replace(" and are ", " and is ")
     if (of or count) == 1 and not noun.startswith("of "):
-        noun = noun.removesuffix("s")
+        noun = "matrix" if noun == "matrices" else noun.removesuffix("s")
     number = f"{count} of {of}" if of is not None else str(count)
     evidence = name_evidence(names) | fields.pop("evidence", {})
     message = f"{number} {noun} {what}: {summarise(names)}{after}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.diagnosis.configuration import configuration_findings
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
@@ -28,7 +28,8 @@ def same_config(context: Context) -> Iterator[Finding]:
             continue
         values = effective_config(theirs)
         compared += len(values)
-        yield from _differences(candidate, ours, theirs)
+        family = candidate.family
+        yield from configuration_findings(ours, theirs, family.inert_config, family.soft_config)
         if "tokenizer" in name.lower():
             compared += 1
             yield from _tokens(candidate, reference, name)
@@ -45,30 +46,6 @@ def same_config(context: Context) -> Iterator[Finding]:
         compared += 1
         yield from _schedule(context)
     context.measure(values_compared=compared)
-
-
-def _differences(pipeline: Pipeline, ours: Component, theirs: Component) -> Iterator[Finding]:
-    family = pipeline.family
-    if ours.class_name != theirs.class_name and not theirs.has_weights:
-        yield Finding(
-            "GM401",
-            f"the class is {ours.class_name}, the reference's {theirs.class_name}",
-            component=ours.name,
-            location=f"model_index.json:{ours.name}",
-            evidence={"candidate": ours.class_name, "reference": theirs.class_name},
-        )
-    file = ours.config_path.name if ours.config_path else "config.json"
-    for key, (value, wanted) in differences(effective_config(ours), effective_config(theirs)).items():
-        if (ours.class_name, key) in family.inert_config:
-            continue
-        stored = "" if key in ours.config else ", by default: the file does not name it"
-        yield Finding(
-            "GM404" if key in family.soft_config else "GM401",
-            f"{key} is {value!r}{stored}; the reference's is {wanted!r}",
-            component=ours.name,
-            location=f"{file}:{key}",
-            evidence={"candidate": value, "reference": wanted, "is_default": key not in ours.config},
-        )
 
 
 def _tokens(candidate: Pipeline, reference: Pipeline, name: str) -> Iterator[Finding]:

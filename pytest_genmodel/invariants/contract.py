@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 
+from pytest_genmodel.diagnosis.change import Change
 
-class Change(str, Enum):
-    """What the contract says of a component's difference from the reference."""
-
-    FORBIDDEN = "forbidden"
-    ALLOWED = "allowed"
-    REQUIRED = "required"
+__all__ = ["Change", "Contract", "contract_for"]
 
 
 @dataclass(frozen=True)

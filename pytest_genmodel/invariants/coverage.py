@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
-from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise, unwrapped, wrapper_of
-from pytest_genmodel.checkpoints.weights import WeightSet
+from pytest_genmodel.checkpoints.versions import spelled_as
+from pytest_genmodel.checkpoints.weights import WeightSet, torch_dtype
+from pytest_genmodel.diagnosis.at_rest.files import foreign_classes, left_whole, second_sets, strays
+from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
+from pytest_genmodel.diagnosis.at_rest.names import (
+    empty_finding,
+    empty_tensors,
+    foreign_finding,
+    others_inside,
+)
+from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
-from pytest_genmodel.invariants.coverage_files import (
-    layout_findings,
-    missing_findings,
-    needs_weights,
-    unread_findings,
-)
-from pytest_genmodel.invariants.damage import damage_finding
+from pytest_genmodel.invariants.coverage_files import missing_findings, needs_weights
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
+
+if TYPE_CHECKING:
+    import torch
 
 
 @invariant(level=Level.STATIC)
@@ -33,6 +42,7 @@ def coverage(context: Context) -> Iterator[Finding]:
     Never trusts a loader's report: the resident tensors, buffers included, are compared with the bytes at rest.
     A lossless or requested cast is followed: a tensor loaded in float16 must equal the stored one cast once.
     At the static level nothing is loaded: names and shapes that the configuration implies are compared.
+    What the values are like by themselves is `sound_weights`' to say.
     """
     try:
         candidate = context.candidate
@@ -40,19 +50,13 @@ def coverage(context: Context) -> Iterator[Finding]:
         yield damage_finding(error)
         return
     checked = 0
-    for name, cls in candidate.checkpoint.foreign.items():
-        yield Finding(
-            "GM104",
-            f"the model index names {cls}, a class of neither diffusers nor transformers; it was not imported",
-            component=name,
-            location=f"model_index.json:{name}",
-        )
+    yield from foreign_classes(candidate.checkpoint)
     yield from missing_findings(candidate)
     load = context.policy.level is not Level.STATIC
     for name, component in candidate.checkpoint.components.items():
         try:
             _ = component.config  # a broken one is a finding of its own, before a loader trips over it
-            yield from layout_findings(component)
+            yield from second_sets(component)
             if component.has_weights:
                 found = list(_loaded(candidate, component) if load else _at_rest(component))
                 checked += len(component.weights.tensors)
@@ -62,16 +66,26 @@ def coverage(context: Context) -> Iterator[Finding]:
             else:
                 yield from _without_weights(component)
         except DamagedFileError as error:
-            yield damage_finding(error, name)
+            yield _damaged(component, error)
         except LoadError as error:
             yield Finding("GM108", error.reason, component=name, location=f"{name}/")
     if candidate.checkpoint.adapter is not None:
         checked += len(candidate.checkpoint.adapter.weights.tensors)
         yield from adapter_findings(candidate, candidate.checkpoint.adapter, load=load)
-    yield from unread_findings(candidate.checkpoint)
+    yield from strays(candidate.checkpoint)
     context.measure(tensors_compared=checked)
     if not checked:
         context.cannot_judge("no tensor was compared: the checkpoint holds no weights that could be read")
+
+
+def _damaged(component: Component, error: DamagedFileError) -> Finding:
+    found = damage_finding(error, component.name)
+    if error.damage is Damage.MISSING_FILE and (whole := left_whole(component)):
+        action = (
+            f"Delete {component.file_sets[0].name}: an older save left it behind, and {whole} is complete."
+        )
+        found = replace(found, action=action)
+    return found
 
 
 def _without_weights(component: Component) -> Iterator[Finding]:
@@ -108,14 +122,20 @@ def _at_rest(component: Component) -> Iterator[Finding]:
     """What the files say against the model that the configuration makes, without loading it."""
     module = skeleton(component)
     tensors = residents(module)
-    yield from _shapes(component.name, tensors, component.weights)
-    yield from _names(component.name, module, tensors, component.weights, "backed by nothing")
+    stored = spelled_as(tensors, component.weights)
+    yield from _shapes(component.name, tensors, stored)
+    yield from _names(component.name, module, tensors, stored, "backed by nothing")
 
 
 def _shapes(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:
+    empty = [
+        tensor for tensor in empty_tensors(stored) if tensor in tensors and tensors[tensor].tensor.numel()
+    ]
+    if empty:
+        yield empty_finding(name, empty, len(stored.tensors))
     for tensor, resident in tensors.items():
         at_rest = stored.tensors.get(tensor)
-        if at_rest is not None and at_rest.shape != tuple(resident.tensor.shape):
+        if tensor not in empty and at_rest is not None and at_rest.shape != tuple(resident.tensor.shape):
             yield Finding(
                 "GM204",
                 f"{tensor} is {list(at_rest.shape)} in {at_rest.file.name} and the configuration makes it "
@@ -137,6 +157,8 @@ def _names(
     unbacked = _without_ties(unbacked, tensors, stored)
     unread = [tensor for tensor in stored.tensors if tensor not in tensors]
     unread = _without_ignored(unread, module)
+    fused = fused_copies(stored, unread)
+    unread = [tensor for tensor in unread if tensor not in fused]
     unbacked, unread = _without_renamed(unbacked, unread, tensors, stored)
     if not unbacked and not unread:
         return
@@ -164,6 +186,9 @@ def _names(
         unbacked = [tensor for tensor in unbacked if tensor not in set(map(unwrapped, prefixed))]
     if unbacked:
         yield _unbacked(name, unbacked, len(tensors), state, cause)
+    for other, names in others_inside(name, unread).items():
+        yield foreign_finding(name, other, names, len(stored.tensors))
+        unread = [tensor for tensor in unread if tensor not in set(names)]
     if unread:
         yield finding_of(
             "GM202", unread, "have no place in the model", noun="stored tensors", component=name, cause=cause
@@ -260,8 +285,8 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
         at_rest = stored.read(tensor_name).to(tensor.dtype)
         if not compare(tensor, at_rest, bitwise, in_detail=False).passed:
             changed.append(tensor_name)
-        elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            not_finite[tensor_name] = int((~tensor.isfinite()).sum())
+        elif overflowed := _overflowed(tensor, stored, tensor_name):
+            not_finite[tensor_name] = overflowed
     if never_loaded:
         yield finding_of(
             "GM201",
@@ -286,10 +311,22 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
         )
     if not_finite:
         first_name = next(iter(not_finite))
+        dtype = str(tensors[first_name].tensor.dtype).removeprefix("torch.")
         yield finding_of(
             "GM304",
             list(not_finite),
-            "hold NaN or Inf",
+            f"are finite in the file and hold Inf once they are loaded in {dtype}",
+            noun="tensors",
             after=f"; in {first_name} {not_finite[first_name]} of {tensors[first_name].tensor.numel()} values",
             component=name,
+            cause=f"the values are too large for {dtype}",
+            action="Load the component in the dtype of its file, or in bfloat16.",
         )
+
+
+def _overflowed(tensor: torch.Tensor, stored: WeightSet, name: str) -> int:
+    """How many values are finite in the file and not in memory: the cast to the model's dtype made Inf of them."""
+    if not tensor.is_floating_point() or tensor.dtype == torch_dtype(stored.tensors[name].dtype):
+        return 0
+    odd = ~tensor.isfinite()
+    return int((odd & stored.read(name).to(odd.device).isfinite()).sum()) if bool(odd.any()) else 0

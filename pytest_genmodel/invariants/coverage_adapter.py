@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.progress import silent
+from pytest_genmodel.diagnosis.at_rest.adapter import halves
+from pytest_genmodel.diagnosis.at_rest.part import Part
+from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
-from pytest_genmodel.invariants.damage import damage_finding
 from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError, unattachable
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, residents
@@ -16,7 +19,7 @@ NEVER_LOADED = "random: never loaded (on torch's meta device, where a run uses w
 
 
 def adapter_findings(pipeline: Pipeline, adapter: Adapter, *, load: bool) -> Iterator[Finding]:
-    """Compare the attached factors with the file in both directions, then look at the file by itself.
+    """Compare the attached factors with the file in both directions.
 
     Args:
         pipeline: the candidate.
@@ -30,8 +33,8 @@ def adapter_findings(pipeline: Pipeline, adapter: Adapter, *, load: bool) -> Ite
         elif load:
             yield from _attached(pipeline, adapter)
         else:
-            yield from _halves(denoiser, adapter)
-        yield from _at_rest(denoiser, adapter)
+            yield from halves(Part(denoiser, None, silent, own_weights=adapter.weights), adapter)
+        yield from _unplaced(denoiser, adapter)
     except DamagedFileError as error:
         yield damage_finding(error, denoiser)
 
@@ -43,6 +46,20 @@ def _refused(reason: str, pipeline: Pipeline, adapter: Adapter) -> Finding:
         component=pipeline.family.denoiser,
         location=adapter.file.name,
     )
+
+
+def _unplaced(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
+    """Names of another trainer's that mean no layer of this denoiser, where the others do."""
+    if names := list(adapter.weights.unexplained):
+        yield finding_of(
+            "GM801",
+            names,
+            "match no layer of the model",
+            of=len(names) + len(adapter.weights.tensors),
+            noun="factors of the file",
+            component=denoiser,
+            cause="they are for another component (lora_te is a text encoder), or for another model",
+        )
 
 
 def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
@@ -122,65 +139,6 @@ def _is_stored(resident: Resident, adapter: Adapter, name: str) -> bool:
 
     tensor = resident.tensor
     return digest(tensor.cpu()) == digest(adapter.weights.read(name).to(tensor.dtype))
-
-
-def _halves(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
-    """By names alone: a lora_A without its lora_B, or the reverse, acts with random values."""
-    names = {_bare(name, denoiser) for name in _factors(adapter)}
-    lacking = [
-        other
-        for name in names
-        for ours, theirs in (("lora_A", "lora_B"), ("lora_B", "lora_A"))
-        if name.endswith(f".{ours}") and (other := f"{name.removesuffix(ours)}{theirs}") not in names
-    ]
-    if lacking:
-        yield finding_of(
-            "GM801",
-            [f"{name}.weight" for name in sorted(lacking)],
-            "are in no file, and their other halves are",
-            noun="factors",
-            component=denoiser,
-            cause="the file holds a part of the adapter only",
-            action="Save the complete adapter: lora_A and lora_B of every layer.",
-        )
-
-
-def _at_rest(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
-    factors = _factors(adapter)
-    ups = [name for name in factors if ".lora_B." in name or ".lora_up." in name]
-    if ups and not any(bool(adapter.weights.read(name).any()) for name in ups):
-        yield Finding("GM802", f"all {len(ups)} lora_B are zero", component=denoiser, location=ups[0])
-    has_alpha = "lora_alpha" in adapter.config or any(n.endswith(".alpha") for n in adapter.weights.tensors)
-    if not has_alpha:
-        yield Finding(
-            "GM803",
-            f"{adapter.file.name} does not say its alpha",
-            component=denoiser,
-            location=f"{adapter.file.name}:lora_alpha",
-        )
-    yield from _not_finite(denoiser, adapter)
-
-
-def _not_finite(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
-    counts: dict[str, tuple[int, int]] = {}
-    for name in adapter.weights.tensors:
-        tensor = adapter.weights.read(name)
-        if tensor.is_floating_point():
-            if tensor.element_size() == 1:  # torch knows no isfinite of a float8
-                tensor = tensor.float()
-            if count := int((~tensor.isfinite()).sum()):
-                counts[name] = (count, tensor.numel())
-    if counts:
-        first = next(iter(counts))
-        count, total = counts[first]
-        yield finding_of(
-            "GM304",
-            list(counts),
-            "hold NaN or Inf",
-            noun="factors",
-            after=f"; in {first} {count} of {total} values",
-            component=denoiser,
-        )
 
 
 def _factors(adapter: Adapter) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Claim = Callable[..., Iterable[Finding]]
 ClaimT = TypeVar("ClaimT", bound=Claim)
 
-_BUILT_IN = ("coverage", "weights", "configuration", "round_trip", "sampling", "training")
+_BUILT_IN = ("coverage", "at_rest", "weights", "configuration", "round_trip", "sampling", "training")
 
 
 class Level(str, Enum):

@@ -34,7 +34,12 @@ class Claim:
 _PEFT = ("peft", "lora")
 
 SUITE: Mapping[str, tuple[Claim, ...]] = {
-    "checkpoint": (Claim("coverage"), Claim("same_weights"), Claim("same_config")),
+    "checkpoint": (
+        Claim("coverage"),
+        Claim("sound_weights"),
+        Claim("same_weights"),
+        Claim("same_config"),
+    ),
     "round_trip": (Claim("save_load_round_trip"),),
     "sampling": (Claim("seeded_sampling"),),
     "training": (

@@ -100,10 +100,25 @@ def test_not_a_number_is_found(judged, copy):
 
     edit_tensors(copy / TRANSFORMER, poison)
 
-    [finding] = judged("coverage", copy).findings
+    assert judged("coverage", copy).findings == ()
+    [finding] = judged("sound_weights", copy).findings
 
     assert (finding.code, finding.location) == ("GM304", TO_Q)
     assert "1 of 1024" in finding.message
+
+
+def test_value_that_the_requested_dtype_cannot_hold_is_found(judged, copy):
+    def enlarge(tensors):
+        tensors[TO_Q][3, 4] = 1e6
+
+    edit_tensors(copy / TRANSFORMER, enlarge)
+
+    assert judged("coverage", copy).findings == ()
+    [finding] = judged("coverage", copy, dtype="float16").findings
+
+    assert (finding.code, finding.location) == ("GM304", TO_Q)
+    assert "finite in the file" in finding.message
+    assert "float16" in finding.message
 
 
 def test_model_that_is_changed_while_it_loads_is_found(judged, healthy, monkeypatch):

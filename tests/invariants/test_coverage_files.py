@@ -187,10 +187,10 @@ def test_strays_of_the_reference_are_not_the_candidates(judged, copy, healthy, t
 
 def test_a_stray_in_a_trainers_folder_is_a_warning(judged, healthy, tmp_path):
     run = tmp_path / "run"
-    for name in ("transformer", "transformer_ema"):
+    for name in ("transformer", "transformer_best"):
         shutil.copytree(healthy / "transformer", run / name)
 
-    assert strays_of(judged("coverage", run, healthy)) == [("GM106", "warning", "transformer_ema")]
+    assert strays_of(judged("coverage", run, healthy)) == [("GM106", "warning", "transformer_best")]
 
 
 # --- a trainer's folder ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 
 IDS = [
     "genmodel::checkpoint::coverage",
+    "genmodel::checkpoint::sound_weights",
     "genmodel::checkpoint::same_weights",
     "genmodel::checkpoint::same_config",
     "genmodel::round_trip::save_load_round_trip",
@@ -30,9 +31,9 @@ def test_ids_are_stable_and_free_of_paths(run):
 def test_whole_suite_is_green_quiet_and_cheap(run, report):
     result = run("--genmodel-ref={healthy}", "--genmodel-json=report.json")
 
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*: 9 passed (4 samples computed)"])
+    result.stdout.fnmatch_lines(["*: 10 passed (4 samples computed)"])
     assert "warning" not in result.stdout.str().lower()
     assert sum(verdict["samples_computed"] for verdict in report()["verdicts"]) == 4
 
@@ -48,7 +49,7 @@ def test_suite_is_added_to_the_users_tests(run, pytester):
     pytester.makepyfile("def test_mine(): pass")
 
     assert collected(run("--collect-only", "-q"))[0].endswith("::test_mine")
-    assert len(collected(run("--collect-only", "-q"))) == 10
+    assert len(collected(run("--collect-only", "-q"))) == 11
     assert len(collected(run("--collect-only", "-q", "--genmodel-no-suite"))) == 1
 
 
@@ -66,15 +67,15 @@ def test_nothing_is_added_without_a_candidate(run, pytester):
     [
         (["-k", "coverage"], 1),
         (["-k", "zero_lr_identity and lora"], 1),
-        (["-k", "checkpoint"], 3),
-        (["-m", "genmodel"], 9),
+        (["-k", "checkpoint"], 4),
+        (["-m", "genmodel"], 10),
         (["-m", "not genmodel"], 0),
-        (["--deselect", IDS[0]], 8),
-        (["--deselect", "genmodel::training"], 5),
-        ([IDS[4]], 1),
+        (["--deselect", IDS[0]], 9),
+        (["--deselect", "genmodel::training"], 6),
+        ([IDS[5]], 1),
         (["genmodel::training::zero_lr_identity"], 2),
-        (["genmodel::checkpoint", IDS[4]], 4),
-        (["genmodel"], 9),
+        (["genmodel::checkpoint", IDS[5]], 5),
+        (["genmodel"], 10),
     ],
 )
 def test_selection(run, arguments, count):
@@ -132,7 +133,7 @@ def test_workers_give_the_same_ids_verdicts_and_one_report(run, report):
 
     result = run("-n", "2", "--genmodel-json=report.json", "--genmodel-ref={healthy}", subprocess=True)
 
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
     assert sorted(verdict["id"] for verdict in report()["verdicts"]) == sorted(IDS)
     assert report()["candidate"]["dtype"] == "float32"
     # Each worker has its own memory of samples: at most the one that two verdicts share is computed twice.
@@ -164,7 +165,7 @@ def test_run_that_judged_nothing_fails(run):
 def test_static_level_loads_no_model_for_what_it_skips(run):
     result = run("--genmodel-level=static", "-k", "not coverage", "--genmodel-ref={healthy}", "-rs")
 
-    result.assert_outcomes(passed=2, skipped=6)
+    result.assert_outcomes(passed=3, skipped=6)
     result.stdout.fnmatch_lines(["*needs --genmodel-level=quick*"])
 
 
@@ -180,3 +181,15 @@ def test_lora_claims_are_skipped_with_the_extra_where_peft_is_missing(run, monke
 
     result.assert_outcomes(skipped=2)
     result.stdout.fnmatch_lines(["*pip install 'pytest-genmodel*lora*'*"])
+
+
+def test_an_id_is_taken_as_it_was_shown_in_a_folder_below_the_root(pytester, healthy, monkeypatch):
+    pytester.makeini("[pytest]")
+    below = pytester.mkdir("below")
+    monkeypatch.chdir(below)
+    arguments = ("-v", "-p", "no:cacheprovider", f"--genmodel-ckpt={healthy}", "--genmodel-level=static")
+
+    shown = pytester.runpytest(*arguments, "-k", "coverage")
+    shown.stdout.fnmatch_lines("../genmodel::checkpoint::coverage PASSED*")
+    for id_ in ("../genmodel::checkpoint::coverage", "genmodel::checkpoint::coverage"):
+        pytester.runpytest(*arguments, id_).assert_outcomes(passed=1)

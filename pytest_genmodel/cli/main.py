@@ -1,0 +1,132 @@
+"""`genmodel inspect|diff|explain`: arguments, exit status, and what happens when it is broken off."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pytest_genmodel._version import __version__
+from pytest_genmodel.cli.terminal import Terminal
+from pytest_genmodel.errors import BadInputError, GenmodelError
+
+SAME, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: the same or clean; findings; bad usage or a checkpoint that cannot be opened; Ctrl-C."""
+EXPECTATIONS = ("identical", "finetuned", "adapter")
+_SPEC = (
+    "SPEC is a path (a diffusers folder, a component, a LoRA, a weights file, a trainer's output), owner/name of the "
+    "hub, or tiny:NAME; SPEC@checkpoint-200, SPEC@latest or SPEC@ema says which set of weights of a trainer's output "
+    "is meant. Exit status: 0 the same or clean, 1 findings, 2 bad usage or a checkpoint that cannot be opened."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UNUSABLE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit status; writes to stdout, and what cannot be done to stderr."""
+    options = _parser().parse_args(arguments)
+    terminal = Terminal(as_json=options.json, quiet=options.quiet, progress=options.progress)
+    try:
+        return _run(options, terminal)
+    except KeyboardInterrupt:
+        terminal.complain("interrupted")
+        return INTERRUPTED
+    except GenmodelError as error:
+        terminal.complain(str(error))
+        return UNUSABLE
+    except BrokenPipeError:  # `genmodel ... | head`
+        terminal.abandon()
+        return FOUND
+    except OSError as error:  # a file that goes away, or a disk, while it is read
+        terminal.complain(f"{error.filename or 'reading'}: {error.strerror or error}")
+        return UNUSABLE
+    finally:
+        terminal.close()
+
+
+def _run(options: argparse.Namespace, terminal: Terminal) -> int:
+    if options.command == "explain":
+        from pytest_genmodel.cli.explain import explain
+
+        return explain(options.code, terminal)
+    if options.command == "inspect":
+        from pytest_genmodel.cli.inspect import inspect
+
+        return inspect(options.checkpoint, terminal, with_digests=options.digest, strict=options.strict)
+    from pytest_genmodel.cli.diff import diff
+
+    if options.most < 0:
+        raise BadInputError(f"--most={options.most}: expected a whole number from 0")
+    return diff(
+        options.reference,
+        options.candidate,
+        terminal,
+        expect=options.expect,
+        strict=options.strict,
+        most=options.most,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="genmodel",
+        description="Look at checkpoints of image-to-video models: what is in them, what is wrong with them, how two "
+        "differ. Nothing is loaded, run or changed.",
+        epilog=_SPEC,
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-genmodel {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="write one JSON document instead of text")
+    common.add_argument("-q", "--quiet", action="store_true", help="write findings only, and no progress")
+    common.add_argument(
+        "--no-progress", dest="progress", action="store_false", help="show no progress of long scans"
+    )
+    strict = _Parser(add_help=False)
+    strict.add_argument("--strict", action="store_true", help="warnings count as findings too")
+
+    inspect = commands.add_parser(
+        "inspect",
+        parents=[common, strict],
+        help="what a checkpoint is, and what is wrong with it by itself",
+        epilog=_SPEC,
+    )
+    inspect.add_argument("checkpoint", metavar="CKPT", help="a SPEC")
+    inspect.add_argument(
+        "--digest",
+        action="store_true",
+        help="work out what identifies each component (reads all weights once more)",
+    )
+
+    diff = commands.add_parser(
+        "diff",
+        parents=[common, strict],
+        help="how a candidate differs from a reference, tensor by tensor",
+        epilog=_SPEC,
+    )
+    diff.add_argument("reference", metavar="REF", help="the SPEC that is trusted")
+    diff.add_argument("candidate", metavar="CAND", help="the SPEC that is judged; either may be partial")
+    diff.add_argument(
+        "--expect",
+        choices=EXPECTATIONS,
+        default="identical",
+        metavar="HOW",
+        help=f"how the candidate may differ: {', '.join(EXPECTATIONS)} (default: identical)",
+    )
+    diff.add_argument(
+        "--most", type=int, default=10, metavar="N", help="tensors to list for each component (default: 10)"
+    )
+
+    explain = commands.add_parser("explain", parents=[common], help="what a rule means and what to do")
+    explain.add_argument("code", metavar="CODE", nargs="?", help="as GM203; none lists every rule")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

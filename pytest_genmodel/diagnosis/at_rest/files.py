@@ -1,0 +1,164 @@
+"""What files and folders show before a tensor is read: code, foreign classes, second sets, strays, lone shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.formats.lora_adapter import DIFFUSERS_NAME, PEFT_NAME, PEFT_PICKLE
+from pytest_genmodel.checkpoints.scripts import TRAINER_SCRIPTS
+from pytest_genmodel.checkpoints.shard_index import shard_of
+from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.rules import Severity
+
+
+def foreign_classes(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Components whose class comes with the checkpoint, or from a library that is never imported."""
+    for name, cls in checkpoint.foreign.items():
+        yield Finding(
+            "GM104",
+            f"the model index names {cls}, a class of neither diffusers nor transformers; it was not imported",
+            component=name,
+            location=f"model_index.json:{name}",
+            action="Do not run code that comes with a checkpoint: name a class of diffusers or transformers, or "
+            "leave the component out.",
+        )
+
+
+def second_sets(component: Component) -> Iterator[Finding]:
+    """A second weight set, and weights files that belong to no set, in one component's folder."""
+    for stale in component.second_sets:
+        read = component.file_sets[0]
+        if not all(path.is_file() for path in read.files):
+            continue  # the set that is read is not whole, which is said when it is read
+        times = [max((p.stat().st_mtime for p in s.files if p.is_file()), default=0.0) for s in (stale, read)]
+        newer = times[0] > times[1]
+        yield Finding(
+            "GM105",
+            f"{component.library} reads {read.name} and passes over {stale.name}"
+            + (", which is newer" if newer else ""),
+            component=component.name,
+            location=stale.name,
+            evidence={"read": read.name, "passed_over": stale.name, "passed_over_is_newer": newer},
+        )
+    for path in component.unread_files:
+        yield Finding(
+            "GM106",
+            f"{path.name} lies beside the weights and nobody reads it",
+            component=component.name,
+            location=path.name,
+        )
+
+
+def left_whole(component: Component) -> str | None:
+    """The set that lies complete beside one of which files are missing; None where there is none."""
+    try:
+        sets = component.second_sets
+    except DamagedFileError:
+        return None
+    return next((s.name for s in sets if all(path.is_file() for path in s.files)), None)
+
+
+def strays(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Weights files and components' folders that lie beside the components, and that nothing names."""
+    for path in checkpoint.unread:
+        action: str | None = None
+        if path.is_dir():
+            what = f"{path.name}/ holds a model, and it is none of the components that are read"
+            action = "Give the folder by itself as --genmodel-ckpt if it is the result; else move it away."
+        elif path.name in (DIFFUSERS_NAME, PEFT_NAME, PEFT_PICKLE):
+            what = f"{path.name} lies beside the components, and loading the pipeline does not attach it"
+            action = "Give the file itself as --genmodel-ckpt if the LoRA is the result; else move it away."
+        else:
+            what = f"{path.name} lies beside the components and nobody reads it"
+        yield Finding("GM106", what, location=path.name, action=action)
+
+
+def scripts(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Programs and pickles in the checkpoint. None is run here; what a trainer is known to leave is a note."""
+    for known in (True, False):
+        found = [path for path in checkpoint.scripts if (path.name in TRAINER_SCRIPTS) is known]
+        if found:
+            named = [_place(path, checkpoint) for path in found]
+            more = f" and {len(named) - 4} more" if len(named) > 4 else ""
+            yield Finding(
+                "GM110",
+                f"{', '.join(named[:4])}{more} {'lies' if len(named) == 1 else 'lie'} in the checkpoint; not run here"
+                + (" (DeepSpeed leaves it beside every checkpoint)" if known else ""),
+                location=named[0],
+                severity=Severity.NOTE if known else None,
+                action="Nothing to do; the weights are read without it." if known else None,
+                evidence={"files": named[:20]},
+            )
+
+
+def _place(path: Path, checkpoint: Checkpoint) -> str:
+    inside = path.is_relative_to(checkpoint.root)
+    return path.relative_to(checkpoint.root).as_posix() if inside else path.name
+
+
+def code_asked_for(component: Component) -> Iterator[Finding]:
+    """A configuration that wants code imported from the checkpoint, or from elsewhere."""
+    for key, value in component.code_asked_for.items():
+        file = component.config_path.name if component.config_path else "config.json"
+        yield Finding(
+            "GM110",
+            f"{file} asks for code to be imported ({key}: {value}); it was not",
+            component=component.name or None,
+            location=f"{file}:{key}",
+            action="Use the library's own class, and take the key out; trust_remote_code runs what it names.",
+        )
+
+
+def lone_shard(component: Component) -> Iterator[Finding]:
+    """A file that is one shard of several, given by itself."""
+    read = component.file_sets[0] if component.file_sets else None
+    if read is None or read.index is not None or len(read.files) != 1:
+        return
+    path = read.files[0].resolve()  # laid over a reference, the file has another name
+    if shard := shard_of(path):
+        number, count = shard
+        yield Finding(
+            "GM109",
+            f"{path.name} is shard {number} of {count}, and was given alone",
+            component=component.name or None,
+            location=path.name,
+            evidence={"shard": number, "of": count},
+        )
+
+
+def index_and_shards(component: Component) -> Iterator[Finding]:
+    """A shard index that tells another story than the files it names."""
+    told = component.index_disagreement if component.has_weights else None
+    if told is None:
+        return
+    index = component.file_sets[0].name
+    said = []
+    if told.unlisted:
+        said.append(
+            f"tensors in the files that the index lacks: {len(told.unlisted)} ({told.unlisted[0]} first)"
+        )
+    if told.elsewhere:
+        said.append(
+            f"tensors in another file than the index says: {len(told.elsewhere)} ({told.elsewhere[0]} first)"
+        )
+    severity = None if said else Severity.NOTE  # libraries count tied tensors twice, or at another dtype
+    if told.claimed_size is not None:
+        said.append(f"the index counts {told.claimed_size} bytes, the files hold {told.size}")
+    if said:
+        yield Finding(
+            "GM111",
+            "; ".join(said),
+            severity=severity,
+            component=component.name or None,
+            location=index,
+            evidence={
+                "unlisted": list(told.unlisted[:20]),
+                "elsewhere": list(told.elsewhere[:20]),
+                "claimed_size": told.claimed_size,
+                "size": told.size,
+            },
+        )

@@ -1,0 +1,55 @@
+"""What the stored configurations of two components come to, as findings: only values that the class acts on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.digest import plain_config
+from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.pipelines.effective import differences, effective_config
+from pytest_genmodel.pipelines.families import FAMILIES
+
+_INERT = frozenset[tuple[str, str]]().union(*(family.inert_config for family in FAMILIES))
+_SOFT = frozenset[str]().union(*(family.soft_config for family in FAMILIES))
+
+
+def configuration_findings(
+    ours: Component,
+    theirs: Component,
+    inert: Collection[tuple[str, str]] = _INERT,
+    soft: Collection[str] = _SOFT,
+) -> Iterator[Finding]:
+    """Say which effective values differ; where what is stored is equal, no library is imported.
+
+    Args:
+        ours, theirs: the candidate's component and the reference's.
+        inert: pairs (class, key) of what a class takes and never uses.
+        soft: keys that only say for which size a model was made.
+
+    Raises:
+        BadInputError: the installed library has no such class.
+        DamagedFileError: a configuration cannot be read.
+    """
+    if ours.class_name == theirs.class_name and plain_config(ours.config) == plain_config(theirs.config):
+        return
+    if ours.class_name != theirs.class_name and not theirs.has_weights:
+        yield Finding(
+            "GM401",
+            f"the class is {ours.class_name}, the reference's {theirs.class_name}",
+            component=ours.name,
+            location=f"model_index.json:{ours.name}",
+            evidence={"candidate": ours.class_name, "reference": theirs.class_name},
+        )
+    file = ours.config_path.name if ours.config_path else "config.json"
+    for key, (value, wanted) in differences(effective_config(ours), effective_config(theirs)).items():
+        if (ours.class_name, key) in inert:
+            continue
+        stored = "" if key in ours.config else ", by default: the file does not name it"
+        yield Finding(
+            "GM404" if key in soft else "GM401",
+            f"{key} is {value!r}{stored}; the reference's is {wanted!r}",
+            component=ours.name,
+            location=f"{file}:{key}",
+            evidence={"candidate": value, "reference": wanted, "is_default": key not in ours.config},
+        )

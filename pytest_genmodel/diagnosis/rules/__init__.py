@@ -1,0 +1,50 @@
+"""The rules: a stable code for each fault, what it means and what to do.
+
+One module a band: 0xx general, 1xx files and safety, 2xx names, shapes, dtypes, 3xx values, 4xx configuration and
+schedule, 5xx determinism, 6xx round trip, 7xx training, 8xx adapters. A code is never given to another fault.
+"""
+
+from __future__ import annotations
+
+from pytest_genmodel.diagnosis.rules import (
+    adapters,
+    configuration,
+    files,
+    general,
+    names,
+    round_trip,
+    samples,
+    training,
+    values,
+)
+from pytest_genmodel.diagnosis.rules.rule import Rule, Severity
+from pytest_genmodel.errors import BadInputError
+
+__all__ = ["RULES", "Rule", "Severity", "register", "rule_for"]
+
+_BANDS = (general, files, names, values, configuration, samples, round_trip, training, adapters)
+
+RULES: dict[str, Rule] = {rule.code: rule for band in _BANDS for rule in band.RULES}
+"""Every rule by its code: the built-in ones, then those registered since."""
+
+
+def register(rule: Rule) -> None:
+    """Add a rule of a user's own.
+
+    Raises:
+        BadInputError: the code is taken by another rule.
+    """
+    if RULES.get(rule.code, rule) != rule:
+        raise BadInputError(f"the rule code {rule.code} is taken: {RULES[rule.code].summary}")
+    RULES[rule.code] = rule
+
+
+def rule_for(code: str) -> Rule:
+    """Give the rule of `code`.
+
+    Raises:
+        BadInputError: no rule has this code.
+    """
+    if code not in RULES:
+        raise BadInputError(f"no rule has the code {code!r}; known: {', '.join(sorted(RULES))}")
+    return RULES[code]

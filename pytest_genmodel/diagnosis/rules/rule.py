@@ -1,0 +1,29 @@
+"""What a rule is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Severity(str, Enum):
+    """How much a finding weighs: an error fails its verdict, a warning only under `--genmodel-strict`."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of fault: `summary` names it, `meaning` says why it matters, `action` what to do first.
+
+    `seen_in` are addresses of public threads and changes in which the fault was met.
+    """
+
+    code: str
+    summary: str
+    meaning: str
+    action: str
+    severity: Severity = Severity.ERROR
+    seen_in: tuple[str, ...] = ()

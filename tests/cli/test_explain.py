@@ -1,0 +1,68 @@
+"""`genmodel explain`: the page of a rule, without torch; an unknown code names the nearest."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pytest_genmodel.diagnosis.rules import RULES
+from tests.plugin.test_cost import HEAVY
+
+
+def test_a_rule_is_explained_in_its_own_words(genmodel):
+    done = genmodel("explain", "GM203")
+
+    words = " ".join(done.out.split())
+    rule = RULES["GM203"]
+    assert (done.status, done.err) == (0, "")
+    assert words.startswith(f"GM203: {rule.summary} (error)")
+    assert rule.meaning in words
+    assert f"What to do: {rule.action}" in words
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_case_does_not_matter(genmodel):
+    assert genmodel("explain", "gm203").out == genmodel("explain", "GM203").out
+
+
+@pytest.mark.parametrize("code", ["GM2O3", "gm299", "203"])
+def test_an_unknown_code_names_the_nearest(genmodel, code):
+    done = genmodel("explain", code)
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert f"no rule has the code {code}; did you mean GM2" in done.err
+
+
+def test_nothing_near_is_no_guess(genmodel):
+    assert "did you mean" not in genmodel("explain", "banana").err
+
+
+def test_without_a_code_every_rule_is_listed(genmodel):
+    lines = genmodel("explain").out.splitlines()
+
+    assert [line.split()[0] for line in lines[1:]] == sorted(RULES)
+    assert max(map(len, lines)) <= 80
+
+
+def test_json_holds_the_page(genmodel):
+    value = genmodel("explain", "--json", "GM203").json
+
+    assert (value["schema"], value["command"], value["exit_status"]) == (1, "explain", 0)
+    assert value["tool"]["name"] == "pytest-genmodel"
+    [rule] = value["rules"]
+    assert (rule["code"], rule["severity"]) == ("GM203", "error")
+    assert rule["meaning"] == RULES["GM203"].meaning
+    assert len(genmodel("explain", "--json").json["rules"]) == len(RULES)
+
+
+def test_explaining_imports_nothing_heavy():
+    lines = (
+        "import sys\nfrom pytest_genmodel.cli.main import main\nmain(['explain', 'GM203'])\n"
+        f"print([name for name in {(*HEAVY, 'huggingface_hub')!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
