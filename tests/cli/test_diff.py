@@ -58,7 +58,7 @@ def test_changed_tensors_are_listed_the_one_that_moved_most_first(genmodel, heal
     assert lines[places[0]].split()[1:3] == ["0.5", "0.5"]
     assert "times 1.5" in lines[places[0] + 1]
     assert "GM301" in done.out
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines[2:])) <= 80  # the first two repeat what was given, however long
 
 
 def test_json_holds_every_figure_and_findings_as_the_report_spells_them(genmodel, healthy, copy):
