@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel.suite import SUITE, Claim
+from pytest_genmodel.suite import SUITE, Claim, suite_for
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, TerminalRepr
@@ -44,8 +44,10 @@ class GenmodelGroup(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """The group's claims, for one candidate after the other."""
         several = len(self.genmodel.labels) > 1
+        settings = self.genmodel.settings
+        claims = suite_for(settings.trainer or settings.train_command)[self.name]
         for index, label in enumerate(self.genmodel.labels):
-            for claim in SUITE[self.name]:
+            for claim in claims:
                 name = f"{claim.name}[{label}]" if several else claim.name
                 yield GenmodelItem.from_parent(
                     self, name=name, claim=claim, candidate=index, genmodel=self.genmodel

@@ -57,7 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, check the specs, set up the run's session."""
     config.addinivalue_line("markers", markers.MARKER_HELP)
     config.addinivalue_line("markers", "genmodel: an item of pytest-genmodel's built-in suite")
-    session = GenmodelSession(settings.read(config))
+    live = config.option.capture == "no"
+    session = GenmodelSession(settings.read(config), echo=print if live else None)
     config.stash[SESSION] = session
     if session.settings.candidates or session.settings.reference:
         _check_report_path(session)

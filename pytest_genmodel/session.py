@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count
@@ -62,6 +63,8 @@ class GenmodelSession:
 
     settings: Settings
     progress: ProgressView | None = None
+    echo: Callable[[str], None] | None = None
+    """Is given each line that a training command prints."""
     _contexts: dict[int, Context] = field(default_factory=dict)
     _work: WorkFolder = field(default_factory=WorkFolder)
 
@@ -169,7 +172,13 @@ class GenmodelSession:
                 candidate_source=partial(self.pipeline, settings.candidates[index]),
                 reference_source=partial(self.pipeline, settings.reference) if settings.reference else None,
                 probe_source=partial(self._probe, index),
-                policy=Policy(settings.expect, Level(settings.level), settings.strict),
+                policy=Policy(
+                    settings.expect,
+                    Level(settings.level),
+                    settings.strict,
+                    float(settings.train_timeout),
+                    self.echo,
+                ),
                 workdir=self.workdir,
             )
         return self._contexts[index]

@@ -44,6 +44,9 @@ class Settings:
     json: str | None = None
     strict: bool = False
     suite: bool = True
+    trainer: str | None = None
+    train_command: str | None = None
+    train_timeout: int = 1800
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,22 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _function(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        raise ValueError("package.module:function")
+    return text
+
+
+def _command(text: str) -> str:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.command import TrainCommand
+
+    try:
+        return TrainCommand.parse(text).text
+    except BadInputError as error:
+        raise ValueError(f"a command ({error})") from None
+
+
 def _device(text: str) -> str:
     if not _DEVICE.match(text):
         raise ValueError("auto, cpu, mps, cuda or cuda:N")
@@ -147,6 +166,27 @@ OPTIONS = (
     Option("size", "size", "the probe's size in pixels", _size, "WIDTHxHEIGHT"),
     Option("image", "image", "the probe's image file", _text, "FILE"),
     Option("prompt", "prompt", "the probe's prompt", _text, "TEXT"),
+    Option(
+        "trainer",
+        "trainer",
+        "train with this function (package.module:function) instead of the built-in trainers",
+        _function,
+        "FUNCTION",
+    ),
+    Option(
+        "train-cmd",
+        "train_command",
+        "train with this command; {reference}, {output}, {lr}, {steps}, {seed}, {dataset} and {prompt} are filled in",
+        _command,
+        "COMMAND",
+    ),
+    Option(
+        "train-timeout",
+        "train_timeout",
+        "seconds that a training command may take (default: 1800)",
+        _whole(1, 1_000_000),
+        "SECONDS",
+    ),
     Option("json", "json", "write the report there as JSON", _text, "FILE"),
     Option(
         "strict", "strict", "warnings fail, and tests without a candidate are errors", _text, "", "store_true"
@@ -189,6 +229,10 @@ def read(config: pytest.Config) -> Settings:
             values[option.field] = _parse(option, source, text)
         else:
             values[option.field] = bool(given) == (option.action == "store_true")
+    if "trainer" in values and "train_command" in values:
+        raise pytest.UsageError(
+            "--genmodel-trainer and --genmodel-train-cmd both name the trainer: give one of them"
+        )
     return Settings(**values)
 
 

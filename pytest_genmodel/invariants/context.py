@@ -27,13 +27,14 @@ class CannotJudgeError(GenmodelError):
 class Policy:
     """How a run judges: the expectation (None: none was stated), the level, and whether warnings fail.
 
-    `timeout` is the number of seconds that a training command may take.
+    `timeout` is the number of seconds that a training command may take, `echo` is given the lines that it prints.
     """
 
     expect: str | None = None
     level: Level = Level.QUICK
     strict: bool = False
     timeout: float = 1800.0
+    echo: Callable[[str], None] | None = None
 
 
 @dataclass

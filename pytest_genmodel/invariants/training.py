@@ -23,7 +23,7 @@ from pytest_genmodel.pipelines.residents import residents, tie_groups
 from pytest_genmodel.tensors import Tolerance, default_tolerance
 from pytest_genmodel.training.habits import HABITS
 from pytest_genmodel.training.observer import Observed
-from pytest_genmodel.training.trainers import require_steps, trainer_named
+from pytest_genmodel.training.trainers import BUILT_IN, require_steps, trainer_named
 from pytest_genmodel.transformations.train import Trained, TrainingRun, train
 
 LINES_SHOWN = 8
@@ -190,7 +190,7 @@ def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trai
         context.skip("the candidate is an adapter: the trainers start from a whole pipeline")
     denoiser = pipeline.checkpoint.components[pipeline.family.denoiser]
     size = sum(prod(tensor.shape) for tensor in denoiser.weights.tensors.values())
-    if size > LARGEST_QUICK and not context.is_full:
+    if trainer in BUILT_IN and size > LARGEST_QUICK and not context.is_full:
         context.skip(
             f"the denoiser has {size / 1e9:.2g}e9 parameters: training it needs --genmodel-level=full"
         )
@@ -200,7 +200,13 @@ def _train(context: Context, trainer: Trainer, *, lr: float, steps: int) -> Trai
     pipeline.release()  # the trainer loads a copy of its own: never two models in memory
     probe = context.probe
     run = TrainingRun(
-        lr, steps, probe.seed, context.work_folder("training"), probe.prompt, context.policy.timeout
+        lr,
+        steps,
+        probe.seed,
+        context.work_folder("training"),
+        probe.prompt,
+        context.policy.timeout,
+        context.policy.echo,
     )
     trained = train(pipeline, trainer, run)
     context.measure(trainer=trained.trainer)

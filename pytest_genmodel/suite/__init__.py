@@ -31,6 +31,14 @@ class Claim:
         return f"{self.invariant}[{self.label}]" if self.label else self.invariant
 
 
+def suite_for(trainer: str | None) -> Mapping[str, tuple[Claim, ...]]:
+    """The suite; with a trainer of the user's own in place of the built-in ones, where one is given."""
+    if trainer is None:
+        return SUITE
+    names = ("zero_lr_identity", "learning_moves")
+    return {**SUITE, "training": tuple(Claim(name, {"trainer": trainer}, "trainer") for name in names)}
+
+
 _PEFT = ("peft", "lora")
 
 SUITE: Mapping[str, tuple[Claim, ...]] = {

@@ -8,6 +8,8 @@ import pytest
 
 from pytest_genmodel.settings import OPTIONS, Settings, read
 
+COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
+
 
 @pytest.mark.parametrize(
     ("argument", "expected"),
@@ -23,6 +25,13 @@ from pytest_genmodel.settings import OPTIONS, Settings, read
         ("--genmodel-size=720", "WIDTHxHEIGHT in pixels, as 720x480"),
         ("--genmodel-size=0x8", "WIDTHxHEIGHT in pixels, as 720x480"),
         ("--genmodel-prompt= ", "a value"),
+        ("--genmodel-trainer=train.py", "package.module:function"),
+        ("--genmodel-train-timeout=0", "a whole number from 1 to 1000000"),
+        (
+            "--genmodel-train-cmd=train --out {output} --lr {lr}",
+            "a command (the training command does not say where {reference} goes (the folder of the model to start "
+            "from, a copy): without it the run is not the one that is asked for)",
+        ),
     ],
 )
 def test_wrong_value_is_one_line_that_names_option_and_accepted_values(run, argument, expected):
@@ -56,11 +65,13 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "size": "720x480",
         "image": "cat.png",
         "prompt": "a cat",
+        "train-cmd": COMMAND,
+        "train-timeout": "60",
         "json": "out.json",
         "strict": "true",
         "no-suite": "true",
     }
-    assert {option.name for option in OPTIONS} == set(values)
+    assert {option.name for option in OPTIONS} == {*values, "trainer"}  # which excludes train-cmd
     flags = ("strict", "no-suite")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
@@ -85,10 +96,19 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         size=(720, 480),
         image="cat.png",
         prompt="a cat",
+        train_command=COMMAND,
+        train_timeout=60,
         json="out.json",
         strict=True,
         suite=False,
     )
+
+
+def test_function_and_command_cannot_both_be_the_trainer(run):
+    result = run("--genmodel-trainer=a:b", f"--genmodel-train-cmd={COMMAND}", candidate=False)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --genmodel-trainer and --genmodel-train-cmd both name the trainer*"])
 
 
 def test_nothing_said_is_the_default(pytester):
