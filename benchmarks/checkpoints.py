@@ -11,6 +11,7 @@ are compared in several ways, each in a process of its own and in turn: GNU `cmp
     resharded     the same tensors in 5 shards and another order
     cold          identical, after both sides were dropped from the page cache
     statistics    one side alone: NaN, Inf, zeros, extremes, mean, deviation of every tensor
+    digest        one side alone: the sha256 that tells it from every other set of weights
 
 Medians, and the peak of resident memory.
 
@@ -161,6 +162,19 @@ def our_statistics(a: Path, _: Path) -> None:
         print(name, figures)
 
 
+def naive_digest(a: Path, _: Path) -> None:
+    import hashlib
+
+    import torch
+
+    for name, tensor in sorted(load(a).items()):
+        print(name, hashlib.sha256(tensor.view(-1).view(torch.uint8).numpy()).hexdigest())
+
+
+def our_digest(a: Path, _: Path) -> None:
+    print(component(a).weights.content_digest())  # type: ignore[attr-defined]
+
+
 WAYS: dict[str, Callable[[Path, Path], None]] = {
     "cmp": with_cmp,
     "load_file + torch.equal": with_torch_equal,
@@ -168,6 +182,8 @@ WAYS: dict[str, Callable[[Path, Path], None]] = {
     "ours": with_ours,
     "load_file + torch statistics": naive_statistics,
     "our statistics": our_statistics,
+    "load_file + sha256": naive_digest,
+    "our digest": our_digest,
 }
 COMPARED = tuple(WAYS)[:4]
 
@@ -189,6 +205,7 @@ CASES = {
     "resharded": Case(Layout(shards=5, reverse=True), COMPARED[1:]),
     "cold": Case(cold=True),
     "statistics": Case(ways=("load_file + torch statistics", "our statistics")),
+    "digest": Case(ways=("load_file + sha256", "our digest")),
 }
 
 

@@ -1,11 +1,11 @@
-"""A file that cannot be trusted, as data: a finding needs its kind, its path and the offset."""
+"""A file or path that cannot be read or trusted, as data: a finding needs its kind, its path and the offset."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
 
-from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.errors import BadInputError, GenmodelError
 
 
 class Damage(str, Enum):
@@ -38,3 +38,7 @@ class DamagedFileError(GenmodelError):
         self.what = what
         self.action = action
         self.offset = offset
+
+
+class UnreadableCheckpointError(BadInputError):
+    """The path is not a checkpoint that this version reads; says what it is instead."""

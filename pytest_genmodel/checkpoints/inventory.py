@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.saved import Saved, pointer_of, saved_in
 
 MOST_NAMED = 8

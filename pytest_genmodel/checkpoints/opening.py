@@ -6,15 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import FORMATS
 from pytest_genmodel.checkpoints.formats.component_folders import architectures
 from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.scripts import scripts_in
-from pytest_genmodel.errors import BadInputError
-
-
-class UnreadableCheckpointError(BadInputError):
-    """The path is not a checkpoint that this version reads; says what it is instead."""
 
 
 def open_checkpoint(path: Path, spec: str) -> Checkpoint:

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.inventory import FINAL, Inventory, SavedSet, inventory
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.progress import Progress
 from pytest_genmodel.cli.judgement import exit_status, last_line
 from pytest_genmodel.cli.terminal import Terminal

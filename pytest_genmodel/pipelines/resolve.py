@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.inventory import inventory
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.errors import first_line
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.library import quiet

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.pipeline import Pipeline

@@ -14,7 +14,8 @@ from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from pytest_genmodel.checkpoints.checkpoint import Kind
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.diagnosis.finding import Severity
 from pytest_genmodel.invariants.verdict import Outcome, Verdict
 from tests.checkpoints.deepspeed_files import write_zero

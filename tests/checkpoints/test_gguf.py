@@ -7,8 +7,9 @@ import struct
 
 import pytest
 
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats.gguf import described
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from tests.fuzz.seeds import CORPUS
 
 VALID = CORPUS / "valid.gguf"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pytest_genmodel.checkpoints.checkpoint import Kind
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.inventory import inventory
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.saved import without_ema
 
 LORA = "pytorch_lora_weights.safetensors"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
-from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError, UnreadableCheckpointError
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from tests.editing import TRANSFORMER, VAE, edit_json
 
 FACTORS = {

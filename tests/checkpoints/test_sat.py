@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
-from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import sat
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.invariants.verdict import Outcome
 from tests.checkpoints import sat_files
 from tests.checkpoints.sat_files import DENOISER, STATES, Tensors

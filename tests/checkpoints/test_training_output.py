@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_genmodel.checkpoints.checkpoint import Kind
-from pytest_genmodel.checkpoints.damage import DamagedFileError
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError, open_checkpoint
+from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheckpointError
+from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.pipelines.resolve import peek, resolve
 from pytest_genmodel.session import labels
 from tests.checkpoints.test_inventory import write_lora, write_state, write_weights

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError, UnreadableCheckpointError
 from tests.fuzz.bench import watched
 from tests.fuzz.make_corpus import CORPUS
 from tests.fuzz.reading import open_and_read_everything

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_genmodel.checkpoints.checkpoint import Kind
-from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.pipelines.resolve import peek, resolve
 from pytest_genmodel.pipelines.tiny import UnknownTinyPipelineError
 

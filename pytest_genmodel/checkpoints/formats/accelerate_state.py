@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import Component, FileSet
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import deepspeed_zero, torch_dcp
 from pytest_genmodel.checkpoints.sharded.zero_files import is_step_folder
 from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
@@ -53,8 +54,6 @@ def read(path: Path, spec: str) -> Checkpoint:
     Raises:
         UnreadableCheckpointError: several models are there, or each rank has saved its own piece by itself.
     """
-    from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError  # which imports the formats
-
     models = _models(path)
     if not models:
         names = ", ".join(file.name for file in _local_shards(path))

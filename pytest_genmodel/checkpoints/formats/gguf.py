@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 
 MAGIC = b"GGUF"
 _MOST_BYTES = 32 << 20
@@ -56,8 +57,6 @@ def read(path: Path, spec: str) -> Checkpoint:
 
 
 def _refuse(file: Path, spec: str) -> NoReturn:
-    from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError  # which imports the formats
-
     raise UnreadableCheckpointError(
         f"{spec}: {described(file)}. Quantised blocks are never bit-equal to the model they were made of, so that "
         "nothing can be judged by them: give the checkpoint that it was converted from (a diffusers folder, or its "

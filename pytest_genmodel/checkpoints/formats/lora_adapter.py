@@ -9,6 +9,7 @@ from typing import Any
 from pytest_genmodel.checkpoints.alpha import METADATA, PEFT_CONFIG, PEFT_FILES, stored_metadata
 from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint, Kind
 from pytest_genmodel.checkpoints.component import read_json
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders
 from pytest_genmodel.checkpoints.keymaps.lora import factor_of, is_kohyas, other_kind
 from pytest_genmodel.checkpoints.pickle_names import texts_in
@@ -71,8 +72,6 @@ def _names(path: Path) -> Collection[str]:
 
 
 def _check_alone(path: Path, file: Path, spec: str) -> None:
-    from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError  # which imports the formats
-
     component = next((model.name for model in component_folders.models(path) if model.has_weights), None)
     if component is not None:
         raise UnreadableCheckpointError(

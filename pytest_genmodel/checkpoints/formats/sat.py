@@ -10,7 +10,7 @@ from typing import NoReturn
 from pytest_genmodel.checkpoints.alpha import sat_configuration
 from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint, Kind
 from pytest_genmodel.checkpoints.containers import DENOISER, PREFIXES, Part, census, components_of
-from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.keymaps import sat
 from pytest_genmodel.checkpoints.keymaps.rules import left_out, map_weights
 from pytest_genmodel.checkpoints.pickle_names import texts_in
@@ -129,6 +129,4 @@ def _adapter(file: Path, parts: tuple[Part, ...], stored: WeightSet) -> Adapter:
 
 
 def _refuse(message: str) -> NoReturn:
-    from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError  # which imports the formats
-
     raise UnreadableCheckpointError(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint
+from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 
 
 def recognises(path: Path) -> bool:
@@ -33,7 +34,6 @@ def read(path: Path, spec: str) -> Checkpoint:
         DamagedFileError: a file that must be read to recognise it is damaged.
     """
     from pytest_genmodel.checkpoints.inventory import inventory  # which imports the formats
-    from pytest_genmodel.checkpoints.opening import UnreadableCheckpointError
 
     found = inventory(path)
     if found.final is None:
