@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.checkpoints.keymaps.lora import factor_of
 from pytest_genmodel.checkpoints.progress import silent
 from pytest_genmodel.diagnosis.at_rest.adapter import halves
 from pytest_genmodel.diagnosis.at_rest.part import Part
 from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 from pytest_genmodel.pipelines.adapters import ADAPTER_NAME, AttachError, unattachable
+from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, residents
 
@@ -34,6 +37,7 @@ def adapter_findings(pipeline: Pipeline, adapter: Adapter, *, load: bool) -> Ite
             yield from _attached(pipeline, adapter)
         else:
             yield from halves(Part(denoiser, None, silent, own_weights=adapter.weights), adapter)
+            yield from _misfits(pipeline, adapter)
         yield from _unplaced(denoiser, adapter)
     except DamagedFileError as error:
         yield damage_finding(error, denoiser)
@@ -60,6 +64,56 @@ def _unplaced(denoiser: str, adapter: Adapter) -> Iterator[Finding]:
             component=denoiser,
             cause="they are for another component (lora_te is a text encoder), or for another model",
         )
+
+
+def _misfits(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
+    """By names and shapes alone: factors that name no layer of the denoiser, or that do not fit theirs."""
+    denoiser = pipeline.family.denoiser
+    try:
+        layers = dict(skeleton(pipeline.checkpoint.components[denoiser]).named_modules())
+    except LoadError:
+        return  # a finding of the denoiser's own
+    nowhere, misfits = [], []
+    for name in _factors(adapter):
+        factor = factor_of(_bare(name, denoiser))
+        if factor is None:
+            continue  # a layer that was trained whole (modules_to_save)
+        layer = layers.get(factor.module)
+        if layer is None:
+            nowhere.append(name)
+        elif not _fits(factor.role, adapter.weights.tensors[name].shape, layer):
+            misfits.append(name)
+    if nowhere:
+        yield finding_of(
+            "GM801",
+            nowhere,
+            "match no layer of the model",
+            of=len(_factors(adapter)),
+            noun="factors of the file",
+            component=denoiser,
+            cause="they are for another component or another model, and a loader passes over them",
+        )
+    if misfits:
+        shape = list(adapter.weights.tensors[misfits[0]].shape)
+        yield finding_of(
+            "GM801",
+            misfits,
+            "have a shape that does not fit their layer",
+            of=len(_factors(adapter)),
+            noun="factors of the file",
+            after=f"; {misfits[0]} is {shape}",
+            component=denoiser,
+            cause="lora_A is (rank, inputs of the layer) and lora_B (outputs, rank): they were exchanged, or are for "
+            "another model",
+        )
+
+
+def _fits(role: str, shape: tuple[int, ...], layer: Any) -> bool:
+    if not hasattr(layer, "in_features") or len(shape) != 2:
+        return True  # a convolution or an embedding: the loader says what it does not take
+    if role == "lora_A":
+        return bool(shape[1] == layer.in_features)
+    return role != "lora_B" or bool(shape[0] == layer.out_features)
 
 
 def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:

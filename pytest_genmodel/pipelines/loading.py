@@ -40,6 +40,7 @@ def load_component(component: Component, placement: Placement) -> Loaded:
         LoadError: the library refused, or has no such class.
         DamagedFileError: the component's files cannot be read.
     """
+    _check_layers(component)
     component = written_for_library(component)
     cls = class_named(component.library, component.class_name)
     arguments: dict[str, Any] = {"local_files_only": True}
@@ -65,6 +66,16 @@ def load_component(component: Component, placement: Placement) -> Loaded:
     return Loaded(module, tuple(log), meta)
 
 
+MOST_LAYERS = 10_000
+"""Layers that a configuration may ask for; the largest models have a few hundred, and each is built in Python."""
+
+
+def _check_layers(component: Component) -> None:
+    for key, value in component.config.items():
+        if "layers" in key and isinstance(value, int) and value > MOST_LAYERS:
+            raise LoadError(component.name, f"its configuration asks for {key} = {value}, which no model has")
+
+
 def skeleton(component: Component) -> Any:
     """Build the component's model from its configuration without memory (meta device).
 
@@ -73,6 +84,7 @@ def skeleton(component: Component) -> Any:
     """
     import torch
 
+    _check_layers(component)
     cls = class_named(component.library, component.class_name)
     with quiet(), torch.device("meta"):
         try:

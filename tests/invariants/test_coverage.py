@@ -313,3 +313,13 @@ def test_stored_tensor_that_the_load_left_on_meta_is_found(judged, healthy, monk
 
     assert (finding.code, finding.location) == ("GM201", "proj_out.weight")
     assert "is in the file" in finding.message
+
+
+@pytest.mark.parametrize("level", ["static", "quick"])
+def test_configuration_that_asks_for_a_billion_layers_is_refused_and_not_built(judged, copy, level):
+    edit_json(copy / "transformer/config.json", num_layers=1_000_000_000)
+
+    verdict = judged("coverage", copy, level=level)
+
+    finding = next(f for f in verdict.findings if f.code == "GM108")
+    assert "num_layers = 1000000000" in finding.message

@@ -195,3 +195,24 @@ def test_a_damaged_pickle_of_factors_is_a_finding(judged, healthy, factors, tmp_
 
     assert verdict.outcome is Outcome.FAILED
     assert [f.code for f in verdict.findings] == ["GM102"]
+
+
+@pytest.mark.parametrize(
+    ("rename", "said"),
+    [
+        (lambda name: name.replace("transformer.", "unet.", 1), "match no layer of the model"),
+        (lambda name: name.replace("blocks.1.", "blocks.99."), "match no layer of the model"),
+        (
+            lambda name: name.translate(str.maketrans("AB", "BA")) if "lora_" in name else name,
+            "have a shape that does not fit their layer",
+        ),
+    ],
+    ids=["another component", "a layer that is not there", "factors exchanged"],
+)
+def test_names_alone_show_that_a_factor_has_no_place(judged, healthy, factors, tmp_path, rename, said):
+    renamed = {rename(name): tensor for name, tensor in factors.items()}
+
+    verdict = judged("coverage", FORMS["diffusers"](renamed, tmp_path / "lora"), healthy, level="static")
+
+    assert [finding.code for finding in verdict.findings] == ["GM801"]
+    assert said in verdict.findings[0].message
