@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
@@ -13,7 +13,6 @@ from pytest_genmodel.checkpoints.names import is_adapter_name, unwrapped
 from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.checkpoints.same_bytes import first_differences
 from pytest_genmodel.checkpoints.spans import Spans
-from pytest_genmodel.checkpoints.values import Pair, compare_values
 from pytest_genmodel.checkpoints.versions import spelled_as
 from pytest_genmodel.checkpoints.weight_set import WeightSet, torch_dtype
 from pytest_genmodel.checkpoints.windows import bytes_of
@@ -144,26 +143,34 @@ def _stored_as(name: str, stored: dict[str, str], group: tuple[str, ...]) -> str
 
 def _compare(difference: WeightDifference, meter: Meter) -> None:
     """Settle equal bytes at the speed of reading them, without torch; look at the values of the others."""
-    pairs = {
-        name: Pair(difference.ours.tensors[ours], difference.theirs.tensors[theirs])
-        for name, (ours, theirs) in difference.counterparts.items()
-    }
     alike: dict[str, tuple[Spans, Spans]] = {}
-    for name, pair in pairs.items():
-        a, b = difference.ours.spans(pair.ours.name), difference.theirs.spans(pair.theirs.name)
-        same_kind = (pair.ours.dtype, pair.ours.shape) == (pair.theirs.dtype, pair.theirs.shape)
+    for name, (one, other) in difference.counterparts.items():
+        a, b = difference.ours.spans(one), difference.theirs.spans(other)
+        ours, theirs = difference.ours.tensors[one], difference.theirs.tensors[other]
+        same_kind = (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
         if same_kind and a is not None and b is not None:
             alike[name] = (a, b)
     places = first_differences(list(alike.values()), on_bytes=meter.add)
-    for name, place in zip(alike, places, strict=True):
+    equal_until = dict(zip(alike, places, strict=True))
+    rest = {name: equal_until.get(name) or 0 for name in difference.counterparts}
+    for name, place in equal_until.items():
         if place is None:
-            del pairs[name]
-        else:
-            pairs[name] = replace(pairs[name], same=place)
-    if not pairs:
-        return
-    outcomes = compare_values(difference.ours, difference.theirs, list(pairs.values()), meter)
-    for (name, pair), outcome in zip(pairs.items(), outcomes, strict=True):
+            del rest[name]
+    if rest:
+        _compare_values(difference, rest, meter)
+
+
+def _compare_values(difference: WeightDifference, equal_until: dict[str, int], meter: Meter) -> None:
+    """Look at the values of tensors, whose bytes are equal up to the place given."""
+    from pytest_genmodel.checkpoints.values import Pair, compare_values
+
+    ours, theirs = difference.ours, difference.theirs
+    pairs = []
+    for name, place in equal_until.items():
+        one, other = difference.counterparts[name]
+        pairs.append(Pair(ours.tensors[one], theirs.tensors[other], place))
+    outcomes = compare_values(ours, theirs, pairs, meter)
+    for name, pair, outcome in zip(equal_until, pairs, outcomes, strict=True):
         if not outcome.finite:
             difference.not_finite.append(name)
         if outcome.rounded:

@@ -221,8 +221,11 @@ def _recognised(module: Format, folder: Path) -> bool:
 
 
 def _is_second_name(path: Path) -> bool:
-    """Whether a link only gives another name to a folder beside it (`latest` -> `checkpoint-200`)."""
-    return path.is_symlink() and path.resolve().parent == path.parent.resolve()
+    """Whether a link gives another name to a folder beside it (`latest` -> `checkpoint-200`), or leads back up."""
+    if not path.is_symlink():
+        return False
+    target, here = path.resolve(), path.parent.resolve()
+    return target.parent == here or target == here or target in here.parents
 
 
 def _below(place: str, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 from pytest_genmodel.checkpoints.spans import SpanReader, Spans, size_of
@@ -16,6 +15,8 @@ def stored_digest(dtype: str, shape: tuple[int, ...], spans: Spans) -> str:
     Raises:
         DamagedFileError: a file ends inside a span.
     """
+    import hashlib  # loads OpenSSL, which nothing else needs
+
     state = hashlib.sha256(f"{dtype} {shape}\n".encode())
     if math.prod(shape):
         view, size = memoryview(bytearray(_BLOCK)), size_of(spans)

@@ -533,3 +533,14 @@ def test_bytes_that_were_changed_are_refused_or_read_and_never_a_crash(run, data
             read_all(run)
     finally:
         (run / file).write_bytes(whole)
+
+
+def test_everything_under_one_key_is_looked_through(tmp_path):
+    """torch's own recipe wraps model and optimizer in a Stateful that is saved as "app"."""
+    tensors = {"proj.weight": torch.arange(6.0).reshape(2, 3), "proj.bias": torch.ones(2)}
+    folder = save({"app": {"model": tensors, "step": torch.tensor(3)}}, tmp_path / "run")
+
+    weights = weights_of(folder)
+
+    assert set(weights.tensors) == set(tensors)
+    assert all(same(weights.read(name), tensor) for name, tensor in tensors.items())

@@ -19,7 +19,8 @@ from pytest_genmodel.checkpoints import same_bytes, values
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.diff import compare_components
 from pytest_genmodel.checkpoints.spans import Span
-from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
+from pytest_genmodel.checkpoints.weight_set import StoredTensor, WeightSet, dtype_name
+from pytest_genmodel.checkpoints.weights import open_weights
 from pytest_genmodel.tensors import blocks
 from tests.tensors.strategies import EIGHT_BIT, EVERY, FLOATS, draw, quick, shapes
 
@@ -174,7 +175,25 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("diff")
 
 
+class Held(WeightSet):
+    """Tensors that lie nowhere in a file as they are, so that only reading gives them."""
+
+    def __init__(self, path, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.files, self.metadata = (path,), {}
+        self.tensors = {
+            name: StoredTensor(name, dtype_name(tensor.dtype), tuple(tensor.shape), path)
+            for name, tensor in tensors.items()
+        }
+        self._tensors = tensors
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
 def store(path, tensors):
+    if path.suffix == ".held":
+        return of_weights(Held(path, tensors))
     if path.suffix == ".safetensors":
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     else:
@@ -192,7 +211,9 @@ def of_weights(weights: WeightSet) -> Component:
     )
 
 
-@pytest.mark.parametrize("containers", [("safetensors",) * 2, ("bin", "safetensors"), ("safetensors", "bin")])
+@pytest.mark.parametrize(
+    "containers", [("safetensors",) * 2, ("bin", "held"), ("held", "safetensors"), ("safetensors", "bin")]
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_verdicts_and_figures_are_those_of_plain_arithmetic(folder, containers, threads, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 64)
@@ -271,6 +292,18 @@ def test_tensors_in_several_spans_are_streamed(folder, changed):
     assert list(difference.changed) == (["qkv"] if changed else [])
     if changed:
         check_against(plainly(ours["qkv"], theirs["qkv"]), difference, "qkv")
+
+
+def test_integers_that_floats_would_round_to_one_differ(folder):
+    theirs = torch.arange(10) + 2**53
+    ours = theirs.clone()
+    ours[0] += 1
+
+    difference = compare_components(
+        store(folder / "one.safetensors", {"w": ours}), store(folder / "two.safetensors", {"w": theirs})
+    )
+
+    assert difference.changed["w"].differing == 1
 
 
 @pytest.mark.parametrize(

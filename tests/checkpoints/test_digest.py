@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 from pytest_genmodel.checkpoints import stored_digest
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.mapped import MappedWeights, Rows
+from pytest_genmodel.checkpoints.weight_set import WeightSet
 from pytest_genmodel.checkpoints.weights import open_weights
 from pytest_genmodel.tensors import combine, digest
 from tests.tensors.strategies import EVERY, draw
@@ -39,6 +42,18 @@ def single(folder):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(stored_digest, "_BLOCK", 1000)
+
+
+class ReadOnly(WeightSet):
+    """Weights that give no spans, as from a container that keeps them in pieces."""
+
+    def __init__(self, source: WeightSet) -> None:
+        super().__init__()
+        self.files, self.metadata, self.tensors = source.files, {}, source.tensors
+        self._source = source
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._source.read(name)
 
 
 def sharded(folder):
@@ -104,6 +119,7 @@ def test_needs_no_torch(single):
     code = """
 import sys
 from pathlib import Path
+from pytest_genmodel.checkpoints.weight_set import WeightSet
 from pytest_genmodel.checkpoints.weights import open_weights
 print(open_weights((Path(sys.argv[1]),)).content_digest())
 assert not {"torch", "numpy", "safetensors"} & set(sys.modules)
@@ -121,3 +137,18 @@ def test_file_cut_short_is_damaged(folder):
 
     with pytest.raises(DamagedFileError, match=r"cut\.safetensors at byte \d+"):
         weights.content_digest()
+
+
+def test_packed_floats_are_known_by_dtype_shape_and_bytes(folder):
+    found = []
+    for dtype, shape in (("F4", [4, 4]), ("F4", [2, 8]), ("F6_E2M3", [4, 4]), ("F4", [4, 4])):
+        size = 12 if dtype != "F4" else 8
+        header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+        path = folder / "packed.safetensors"
+        path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(range(size)))
+        weights = open_weights((path,))
+        found.append(weights.digest("w"))
+        assert ReadOnly(weights).digest("w") == found[-1]
+
+    assert len(set(found)) == 3
+    assert found[0] == found[3]

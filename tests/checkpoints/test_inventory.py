@@ -253,7 +253,7 @@ def test_a_folder_that_holds_itself_ends(tmp_path):
     write_lora(tmp_path / "checkpoint-5")
     (tmp_path / "checkpoint-5" / "checkpoint-6").symlink_to(tmp_path)
 
-    assert "checkpoint-5" in labels(tmp_path)
+    assert labels(tmp_path) == ["checkpoint-5"]
 
 
 def test_a_broken_configuration_hides_no_other_set(part, tmp_path):

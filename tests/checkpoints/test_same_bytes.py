@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,22 @@ def test_the_place_of_the_first_difference_is_known(folder, monkeypatch, threads
     assert places == [5_000, None, 0, None]
     assert met
     assert sum(settled) >= 5_000 + 5_500 + 14_000
+
+
+def test_of_two_differences_met_at_once_the_first_counts(folder, monkeypatch):
+    monkeypatch.setattr(same_bytes, "BUFFER", 1000)
+    monkeypatch.setattr(same_bytes, "TASK", 4000)
+    (folder / "a").write_bytes(bytes(8000))
+    (folder / "b").write_bytes(b"\1" * 8000)
+    both = threading.Barrier(2)
+
+    [place] = first_differences(
+        [(whole(folder / "a", 0, 8000), whole(folder / "b", 0, 8000))],
+        2,
+        on_difference=lambda: both.wait(timeout=10),
+    )
+
+    assert place == 0
 
 
 @settings(max_examples=60, deadline=None)

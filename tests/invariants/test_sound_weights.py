@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 
 from pytest_genmodel.diagnosis import at_rest
 from pytest_genmodel.diagnosis.at_rest import part
 from pytest_genmodel.faults.registry import all_faults
 from pytest_genmodel.invariants.verdict import Outcome
-from tests.editing import TRANSFORMER, edit_tensors
+from tests.editing import TRANSFORMER, edit_json, edit_tensors
+from tests.invariants.test_coverage_adapter import as_peft
 
 
 @pytest.fixture
@@ -103,3 +105,29 @@ def test_checks_left_to_coverage_are_checks():
     }
 
     assert known > at_rest.SEEN_BY_COVERAGE
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """A PEFT folder whose LoRA has rank 4 and alpha 8."""
+    factors = {
+        f"transformer.transformer_blocks.{block}.attn1.to_q.lora_{half}.weight": torch.ones(shape)
+        for block in range(2)
+        for half, shape in (("A", (4, 32)), ("B", (32, 4)))
+    }
+    return as_peft(factors, tmp_path / "lora")
+
+
+def test_adapter_whose_alpha_is_zero_does_nothing(judged, healthy, lora):
+    edit_json(lora / "adapter_config.json", lora_alpha=0)
+
+    [finding] = judged("sound_weights", lora, healthy).findings
+
+    assert finding.code == "GM802"
+    assert "the scale 0" in finding.message
+
+
+def test_peft_folder_that_lost_its_configuration_is_said_to_have_no_alpha(judged, healthy, lora):
+    (lora / "adapter_config.json").unlink()
+
+    assert "GM803" in [finding.code for finding in judged("sound_weights", lora, healthy).findings]

@@ -71,3 +71,29 @@ def test_ulps_of_two_dtypes_are_those_of_the_coarser():
         torch.tensor([1.0078125], dtype=torch.bfloat16), torch.tensor([1.0]), ulp(1), equal_nan=False
     )
     assert float(seen.steps) == 1.0
+
+
+def test_zeros_of_other_sign_are_told_from_what_differs_in_value():
+    actual, expected = torch.tensor([1.0, -0.0, 3.0, 9.0]), torch.tensor([1.0, 0.0, 4.0, math.nan])
+
+    found = examine(actual, expected, bitwise, equal_nan=False, in_detail=True)
+
+    assert (found.mismatched, found.odd, found.silent) == (3, 1, 1)
+
+
+def test_place_of_a_difference_in_sign_alone_is_found():
+    actual, expected = torch.tensor([1.0, 2.0, -0.0, 3.0]), torch.tensor([1.0, 2.0, 0.0, 3.0])
+
+    found = examine(actual, expected, bitwise, equal_nan=False, in_detail=True)
+
+    assert found.worst is not None
+    assert found.worst[0] == 2
+
+
+def test_zeros_on_both_sides_leave_the_needed_figures_alone():
+    actual, expected = torch.tensor([0.0, 1.0, 2.2, 0.0]), torch.tensor([0.0, 1.0, 2.0, 0.0])
+
+    found = examine(actual, expected, close(rtol=1e-3), equal_nan=False, in_detail=True)
+
+    assert found.needed_rtol == pytest.approx(0.1)
+    assert found.needed_atol == pytest.approx(0.2 - 2e-3)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_genmodel.tensors import Likeness, explain
+from pytest_genmodel.tensors import Likeness, bitwise, compare, explain
 from pytest_genmodel.tensors.likeness_values import factor_story
 
 from .strategies import FLOATS, draw, quick, shapes, tensors
@@ -403,3 +403,26 @@ def test_without_contiguity():
     exact(found((2 * expected).contiguous(), expected), "scaled")
     exact(found(expected.flip(0), expected), "axis_flipped")
     assert found(torch.zeros(1).expand(30, 40), expected).kind == "all_zero"
+
+
+def test_a_rearrangement_is_recognised_by_compare_too():
+    generator = torch.Generator().manual_seed(0)
+    expected = torch.randn(30, 40, generator=generator)
+    actual = expected.view(-1)[torch.randperm(1200, generator=generator)].view(30, 40)
+
+    likeness = compare(actual, expected, bitwise).likeness
+
+    assert likeness is not None
+    assert likeness.kind == "permuted"
+
+
+def test_nan_that_both_sides_have_is_no_difference():
+    expected = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    expected[10:400] = math.nan
+    actual = expected.clone()
+    actual[500] += 1.0
+
+    likeness = explain(actual, expected)
+
+    assert likeness is not None
+    assert (likeness.kind, likeness.details["count"]) == ("few_elements", 1)

@@ -25,7 +25,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 def recognises(path: Path) -> bool:
     """Whether `path` is a folder with LoRA weights, or a file that holds nothing but LoRA factors."""
     if path.is_dir():
-        return any((path / name).is_file() for name in (DIFFUSERS_NAME, DIFFUSERS_PICKLE, PEFT_CONFIG))
+        known = (DIFFUSERS_NAME, DIFFUSERS_PICKLE, PEFT_CONFIG, *PEFT_FILES)
+        return any((path / name).is_file() for name in known)
     names = _names(path)
     return bool(names) and all(is_factor(name) for name in names)
 

@@ -159,10 +159,16 @@ def _paths(tensors: Mapping[str, Chunked]) -> dict[str, tuple[str, ...]]:
     """
     flat = {key: key.partition(".") for key, chunked in tensors.items() if len(chunked.path) == 1}
     joined = all(dot and top in (*MODEL_KEYS, *STATE_KEYS) for top, dot, _ in flat.values())
-    return {
+    paths = {
         key: (flat[key][0], flat[key][2]) if key in flat and joined else chunked.path
         for key, chunked in tensors.items()
     }
+    tops = {path[0] for path in paths.values()}
+    if len(tops) == 1 and tops.isdisjoint((*MODEL_KEYS, *STATE_KEYS)):
+        below = {path[1] for path in paths.values() if len(path) > 1}
+        if not below.isdisjoint(MODEL_KEYS):  # torch's own recipe keeps everything under "app"
+            return {key: path[1:] or path for key, path in paths.items()}
+    return paths
 
 
 def _check_tiling(path: Path, name: str, chunked: Chunked) -> None:

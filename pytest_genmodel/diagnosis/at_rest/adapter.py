@@ -113,6 +113,17 @@ def alpha(part: Part, adapter: Adapter) -> Iterator[Finding]:
             evidence={"said": dict(first.said)},
         )
         return
+    if still := [module for module in known.by_module if known.applied(module) == 0]:
+        yield finding_of(
+            "GM802",
+            still,
+            "have the scale 0 (their alpha is 0)",
+            of=len(known.by_module),
+            noun="layers",
+            component=part.name,
+            cause="an alpha that counts as false, or was never set",
+        )
+        return
     silent = [module for module, scale in known.by_module.items() if scale is None]
     ignored = [
         module
