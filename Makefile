@@ -43,7 +43,7 @@ unit: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/tensors.py
+	$(BIN)/python benchmarks/tensors.py --runs 3
 	$(BIN)/python benchmarks/checkpoints.py --runs 3
 
 clean:

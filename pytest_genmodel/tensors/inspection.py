@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .counting import count_nonzero
-from .dtypes import as_bits, as_wide, epsilon, kind_of, ulp_distance
+from .dtypes import as_bits, as_wide, epsilon, kind_of, largest_ulp_distance, ulp_distance
 from .sums import Sums
 from .tolerance import Bitwise, Close, Tolerance, Ulp
 
@@ -28,7 +28,10 @@ class Inspection:
     odd: torch.Tensor | None
     """Where NaN or Inf is not matched; None if there is no NaN or Inf in the block at all."""
     sums: Sums
-    steps: torch.Tensor | None
+    max_ulp: int | None
+    """Over the pairs of finite values; None if it was not asked for."""
+    steepest: float
+    """No |actual - expected| / |expected| is larger, those with an expected 0 included."""
 
 
 def inspect(
@@ -42,28 +45,44 @@ def inspect(
     """Judge a block, element by element. Reads dense CPU tensors of one shape; dtypes may differ."""
     x, y = as_wide(actual), as_wide(expected)
     difference = x - y
-    distance = difference.abs()
-    size = y.abs()
+    square_difference, cross = dot(difference, difference), dot(difference, y)
     odd = finite = None
-    if not math.isfinite(float(distance.sum())):
+    if math.isfinite(square_difference):
+        distance = difference.abs() if difference.is_complex() else difference.abs_()
+        known = y
+        if kind_of(actual.dtype) == "int" and actual.dtype == expected.dtype:
+            # float64 rounds integers beyond 2^53: different stays different.
+            distance.clamp_min_((as_bits(actual) != as_bits(expected)).to(torch.float64))
+    else:
         finite = torch.isfinite(x) & torch.isfinite(y)
         matched = x == y  # infinities of one sign
         if equal_nan or isinstance(tolerance, Bitwise):
             matched |= torch.isnan(x) & torch.isnan(y)
         odd = ~(finite | matched)
-        difference = difference.masked_fill(~finite, 0.0)
-        distance = distance.masked_fill(~finite, 0.0).masked_fill_(odd, math.inf)
-        size = size.masked_fill(~finite, 0.0)
-    elif kind_of(actual.dtype) == "int" and actual.dtype == expected.dtype:
-        # float64 rounds integers beyond 2^53: different stays different.
-        distance.clamp_min_((as_bits(actual) != as_bits(expected)).to(torch.float64))
-    steps = None
-    if count_steps or isinstance(tolerance, Ulp):
-        steps = _steps(actual, expected, distance)
+        difference, known = difference.masked_fill(~finite, 0.0), y.masked_fill(~finite, 0.0)
+        square_difference, cross = dot(difference, difference), dot(difference, known)
+        distance = difference.abs().masked_fill_(odd, math.inf)
+    size = known.abs()
+    steps = _steps(actual, expected, distance) if isinstance(tolerance, Ulp) else None
     bad, score = _judge(actual, expected, x, y, tolerance, distance, size, steps)
     if odd is not None:
         bad |= odd
-    return Inspection(x, y, distance, bad, score, odd, _sums(difference, distance, y, size, finite), steps)
+    max_ulp = _max_ulp(actual, expected, distance, steps, odd) if count_steps else None
+    apart = distance if odd is None else distance.masked_fill(odd, 0.0)
+    relative = torch.div(apart, size, out=size)  # nobody needs the sizes after this
+    steepest = max_rel = float(relative.amax())
+    if not math.isfinite(max_rel):  # relative to zero there is no figure
+        steepest, max_rel = math.inf, float(relative.masked_fill_(known == 0.0, 0.0).amax())
+    sums = Sums(
+        numel=y.numel() if finite is None else int(finite.sum()),
+        differing=count_nonzero(apart.view(-1), relative.view(-1)),
+        max_abs=float(apart.amax()),
+        max_rel=max_rel,
+        square_difference=square_difference,
+        cross=cross,
+        square_expected=dot(known, known),
+    )
+    return Inspection(x, y, distance, bad, score, odd, sums, max_ulp, steepest)
 
 
 def _judge(
@@ -116,31 +135,19 @@ def _steps(actual: torch.Tensor, expected: torch.Tensor, distance: torch.Tensor)
     return distance
 
 
-def _sums(
-    difference: torch.Tensor,
+def _max_ulp(
+    actual: torch.Tensor,
+    expected: torch.Tensor,
     distance: torch.Tensor,
-    y: torch.Tensor,
-    size: torch.Tensor,
-    finite: torch.Tensor | None,
-) -> Sums:
-    numel = y.numel()
-    if finite is not None:
-        numel = int(finite.sum())
-        y = y.masked_fill(~finite, 0.0)
-        distance = distance.masked_fill(~finite, 0.0)
-    relative = distance / size
-    max_rel = float(relative.amax())
-    if not math.isfinite(max_rel):  # relative to zero there is no figure
-        max_rel = float(relative.masked_fill_(size == 0.0, 0.0).amax())
-    return Sums(
-        numel=numel,
-        differing=count_nonzero(distance.view(-1), relative.view(-1)),
-        max_abs=float(distance.amax()),
-        max_rel=max_rel,
-        square_difference=dot(difference, difference),
-        cross=dot(difference, y),
-        square_expected=dot(y, y),
-    )
+    steps: torch.Tensor | None,
+    odd: torch.Tensor | None,
+) -> int | None:
+    same_float = actual.dtype == expected.dtype and kind_of(actual.dtype) == "float"
+    if same_float and steps is None and odd is None:
+        return largest_ulp_distance(actual, expected)
+    steps = _steps(actual, expected, distance) if steps is None else steps
+    comparable = steps if odd is None else steps[torch.isfinite(distance)]
+    return int(comparable.amax()) if comparable.numel() else None
 
 
 def dot(first: torch.Tensor, second: torch.Tensor) -> float:

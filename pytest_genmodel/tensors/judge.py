@@ -17,10 +17,10 @@ import torch
 
 from pytest_genmodel.errors import BadInputError
 
-from .blocks import same_bits
+from .bits import Bits, look_at_bits
 from .comparison import Axis, Comparison, Problem, Worst, unravel
 from .dtypes import dtype_name, kind_of
-from .examination import AxisCount, Examination, examine, holds_nan
+from .examination import AxisCount, Examination, examine
 from .gate import SMALL, gate
 from .inputs import as_pair, check_names
 from .likeness import explain
@@ -75,10 +75,12 @@ def compare(
         nan_is_equal = equal_nan or isinstance(resolved, Bitwise)
         if first.numel() == 0:
             return draft.equal()
-        if first.dtype == second.dtype and same_bits(first, second):
-            if nan_is_equal or not holds_nan(second):
-                return draft.equal()
-        else:
+        bits = Bits.DIFFERENT
+        if first.dtype == second.dtype:
+            bits = look_at_bits(first, second, ask_nan=not nan_is_equal)
+        if bits is Bits.SAME:
+            return draft.equal()
+        if bits is Bits.DIFFERENT:
             sums = gate(first, second, resolved, equal_nan=equal_nan)
             if sums is not None:
                 return draft.settled(sums)

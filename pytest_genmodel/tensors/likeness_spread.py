@@ -7,52 +7,82 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .blocks import blocks
+from .blocks import Block, runs, threads_for
 from .dtypes import as_bits, as_wide, kind_of
 from .likeness_evidence import Evidence, Likeness, percent, take, unequal
+from .threads import in_threads
 
 # With n places the correlation of unrelated tensors has a standard error of 1/sqrt(n): 0.03 at 1000.
 _ENOUGH_FOR_CORRELATION = 1000
 _UNCORRELATED = 0.1
 _ENOUGH_FOR_NOISE = 64
+_FIRST = 3  # places that are named
+_GLANCE = 64
 
 
 @dataclass
 class Footprint:
-    """Which elements differ: how many, the first few flat places, and which places of each axis are touched."""
+    """Which elements differ: how many, the first few flat places, and from where to where on each axis."""
 
+    spans: list[tuple[int, int]]
+    """For each axis the first place with a difference, and the one after the last; (size, 0) where there is none."""
     count: int = 0
     first: list[int] = field(default_factory=list)
-    touched: list[torch.Tensor] = field(default_factory=list)
 
-    def span(self, axis: int) -> tuple[int, int]:
-        """The first touched place of an axis, and the one after the last."""
-        places = self.touched[axis].nonzero()[:, 0]
-        return int(places[0]), int(places[-1]) + 1
+    def widen(self, axis: int, start: int, stop: int) -> None:
+        """Take in places of an axis."""
+        self.spans[axis] = min(self.spans[axis][0], start), max(self.spans[axis][1], stop)
+
+    def follow(self, other: Footprint) -> None:
+        """Take in what comes after."""
+        self.count += other.count
+        self.first = (self.first + other.first)[:_FIRST]
+        for axis, span in enumerate(other.spans):
+            self.widen(axis, *span)
 
 
-def footprint(evidence: Evidence, most: int = 3) -> Footprint:
+def footprint(evidence: Evidence) -> Footprint:
     """One pass over both tensors."""
     shape = evidence.shape
-    seen = Footprint(touched=[torch.zeros(size, dtype=torch.bool) for size in shape])
-    for block in blocks(shape):
-        differ = unequal(*_comparable(block.of(evidence.actual), block.of(evidence.expected)))
-        here = int(differ.sum())
-        if not here:
-            continue
-        seen.count += here
-        if len(seen.first) < most:
-            places = differ.view(-1).nonzero()[: most - len(seen.first), 0] + block.offset
-            seen.first += places.tolist()
-        fixed = max(0, len(block.index) - 1)
-        for axis in range(fixed):
-            seen.touched[axis][block.index[axis]] = True
-        for axis in range(fixed, len(shape)):
+
+    def work(run: list[Block]) -> Footprint:
+        seen = Footprint([(size, 0) for size in shape])
+        for block in run:
+            differ = unequal(*_comparable(block.of(evidence.actual), block.of(evidence.expected)))
+            here = int(differ.sum())
+            if here:
+                seen.count += here
+                _add_places(seen, block, differ)
+        return seen
+
+    whole = Footprint([(size, 0) for size in shape])
+    for seen in in_threads(work, runs(shape), threads_for(evidence.actual)):
+        whole.follow(seen)
+    return whole
+
+
+def _add_places(seen: Footprint, block: Block, differ: torch.Tensor) -> None:
+    if len(seen.first) < _FIRST:
+        places = differ.view(-1).nonzero()[: _FIRST - len(seen.first), 0] + block.offset
+        seen.first += places.tolist()
+    fixed = max(0, len(block.index) - 1)
+    for axis in range(len(seen.spans)):
+        place = block.index[axis] if axis < len(block.index) else slice(0, differ.shape[axis - fixed])
+        if isinstance(place, int):
+            seen.widen(axis, place, place + 1)
+        elif not (seen.spans[axis][0] <= place.start and place.stop <= seen.spans[axis][1]):
             others = [other for other in range(differ.dim()) if other != axis - fixed]
-            hit = differ.amax(dim=others) if others else differ
-            place = block.index[fixed] if block.index and axis == fixed else slice(None)
-            seen.touched[axis][place] |= hit > 0.0
-    return seen
+            start, stop = _ends(differ.amax(dim=others) if others else differ)
+            seen.widen(axis, place.start + start, place.start + stop)
+
+
+def _ends(hit: torch.Tensor) -> tuple[int, int]:
+    """The first place of a row that is not 0, and the one after the last; there is one."""
+    head, tail = hit[:_GLANCE].nonzero(), hit[-_GLANCE:].nonzero()
+    places = hit.nonzero() if not (head.numel() and tail.numel()) else None
+    start = int(head[0]) if places is None else int(places[0])
+    stop = max(0, hit.numel() - _GLANCE) + int(tail[-1]) if places is None else int(places[-1])
+    return start, stop + 1
 
 
 def _comparable(actual: torch.Tensor, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +113,7 @@ def block(evidence: Evidence, seen: Footprint) -> tuple[int, int, int] | None:
     """The axis and range (start, stop) that hold all differences, if that is a proper part and well filled."""
     best: tuple[float, int, int, int] | None = None
     for axis, size in enumerate(evidence.shape):
-        start, stop = seen.span(axis)
+        start, stop = seen.spans[axis]
         share = (stop - start) / size
         if share <= 0.75 and (best is None or share < best[0]):
             best = share, axis, start, stop

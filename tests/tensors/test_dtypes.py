@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_genmodel.tensors.dtypes import as_wide, epsilon, kind_of, ulp_distance
+from pytest_genmodel.tensors.dtypes import as_wide, epsilon, kind_of, largest_ulp_distance, ulp_distance
 
 from .strategies import FLOATS, quick
 
@@ -57,3 +57,17 @@ def test_precision():
     assert epsilon(torch.int8) == 0.0
     assert as_wide(torch.tensor([2**40])).dtype == torch.float64
     assert as_wide(torch.tensor([1j])).dtype == torch.complex128
+
+
+@quick
+@given(
+    st.sampled_from([*FLOATS, torch.float8_e4m3fn]),
+    st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=8),
+)
+def test_largest_distance_is_the_largest_of_all(dtype, words):
+    """Of any bits: values of both signs, at both ends of the range."""
+    bits = torch.tensor([word - 2**63 for word in words]).view(torch.uint8)
+    values = bits.view(dtype).to(torch.float64).nan_to_num(0.0, 1.0, -1.0).to(dtype)
+    values = torch.cat([values, torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min]).to(dtype)])
+    other = values.to(torch.float64).flip(0).to(dtype)
+    assert largest_ulp_distance(values, other) == int(ulp_distance(values, other).amax())

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pytest_genmodel.tensors.examination import AxisCount, examine, holds_nan
+from pytest_genmodel.tensors.bits import Bits, holds_nan, look_at_bits
+from pytest_genmodel.tensors.examination import AxisCount, examine
 from pytest_genmodel.tensors.inspection import inspect
 from pytest_genmodel.tensors.tolerance import bitwise, close, ulp
 
@@ -70,7 +71,7 @@ def test_ulps_of_two_dtypes_are_those_of_the_coarser():
     seen = inspect(
         torch.tensor([1.0078125], dtype=torch.bfloat16), torch.tensor([1.0]), ulp(1), equal_nan=False
     )
-    assert float(seen.steps) == 1.0
+    assert float(seen.score) == 1.0
 
 
 def test_zeros_of_other_sign_are_told_from_what_differs_in_value():
@@ -97,3 +98,24 @@ def test_zeros_on_both_sides_leave_the_needed_figures_alone():
 
     assert found.needed_rtol == pytest.approx(0.1)
     assert found.needed_atol == pytest.approx(0.2 - 2e-3)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2, torch.int32]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_bits_of_large_tensors(dtype, turned):
+    """Several tasks: what differs or is NaN stands in the last of them, or in the first."""
+    expected = draw((1200, 1100), torch.float32, 0).mul_(100).to(dtype)
+    actual = expected.clone()
+    if turned:
+        actual, expected = actual.t(), expected.t()
+    assert look_at_bits(actual, expected, ask_nan=True) is Bits.SAME
+    for place in ((-1, -1), (0, 0)):
+        if dtype.is_floating_point:
+            actual[place] = expected[place] = math.nan
+            assert look_at_bits(actual, expected, ask_nan=True) is Bits.SAME_WITH_NAN
+            assert look_at_bits(actual, expected, ask_nan=False) is Bits.SAME
+        actual[place], expected[place] = 1, 2
+        assert look_at_bits(actual, expected, ask_nan=True) is Bits.DIFFERENT
+        actual[place] = 2
