@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.placed import Placed, read_placed
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.spans import Span, SpanReader, size_of
-from pytest_genmodel.checkpoints.weights import StoredTensor, WeightSet, torch_dtype
+from pytest_genmodel.checkpoints.spans import Span, cut
+from pytest_genmodel.checkpoints.weights import StoredTensor, WeightSet
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ class MappedWeights(WeightSet):
                 found.extend(spans)
             else:
                 size = _row_bytes(self._source.tensors[piece.name])
-                found.extend(_cut(spans, piece.begin * size, (piece.end or 0) * size))
+                found.extend(cut(spans, piece.begin * size, (piece.end or 0) * size))
         return tuple(found)
 
     def read(self, name: str) -> torch.Tensor:
@@ -81,12 +82,7 @@ class MappedWeights(WeightSet):
             return self._source.read(pieces[0].name)
         stored = self.tensors[name]
         if (spans := self.spans(name)) is not None and stored.dtype in DTYPE_BITS:
-            buffer = bytearray(size_of(spans))
-            if not buffer:
-                return torch.empty(stored.shape, dtype=torch_dtype(stored.dtype))
-            with SpanReader() as reader:
-                reader.read(spans, 0, memoryview(buffer))
-            return torch.frombuffer(buffer, dtype=torch_dtype(stored.dtype)).reshape(stored.shape)
+            return read_placed(Placed(stored.dtype, stored.shape, spans))
         parts = (self._part(piece) for piece in pieces)
         return next(parts).clone() if len(pieces) == 1 else torch.cat(list(parts))
 
@@ -147,13 +143,3 @@ def _misfit(tensor: StoredTensor, what: str) -> DamagedFileError:
 
 def _row_bytes(tensor: StoredTensor) -> int:
     return prod(tensor.shape[1:]) * DTYPE_BITS[tensor.dtype] // 8
-
-
-def _cut(spans: Iterable[Span], begin: int, end: int) -> Iterator[Span]:
-    """The bytes `begin` to `end`, counted along `spans` as if they were one stretch."""
-    position = 0
-    for span in spans:
-        first, last = max(begin - position, 0), min(end - position, span.size)
-        if first < last:
-            yield Span(span.path, span.begin + first, span.begin + last)
-        position += span.size

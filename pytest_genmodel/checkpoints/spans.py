@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,17 @@ Spans = tuple[Span, ...]
 def size_of(spans: Spans) -> int:
     """Number of bytes."""
     return sum(span.size for span in spans)
+
+
+def cut(spans: Iterable[Span], begin: int, end: int) -> Spans:
+    """The bytes `begin` to `end`, counted along `spans` as if they were one stretch."""
+    found, position = [], 0
+    for span in spans:
+        first, last = max(begin - position, 0), min(end - position, span.size)
+        if first < last:
+            found.append(Span(span.path, span.begin + first, span.begin + last))
+        position += span.size
+    return tuple(found)
 
 
 class SpanReader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.meter import Meter
 from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.spans import Span, SpanReader, size_of
+from pytest_genmodel.checkpoints.spans import Span, size_of
 from pytest_genmodel.checkpoints.stored_digest import stored_digest
 from pytest_genmodel.tensors.threads import in_threads
 
@@ -28,6 +29,11 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     file: Path
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values; a dtype that safetensors does not know is counted as one byte a value."""
+        return -(-prod(self.shape) * DTYPE_BITS.get(self.dtype, 8) // 8)
 
 
 class WeightSet(ABC):
@@ -94,19 +100,6 @@ class WeightSet(ABC):
         return combine((name, self.digest(name)) for name in self.tensors)
 
 
-def bytes_of(span: Span) -> bytearray:
-    """Read `span` into memory of its own: an mmap would break when the file is cut short.
-
-    Raises:
-        DamagedFileError: the file ends inside it.
-    """
-    buffer = bytearray(span.size)
-    if buffer:
-        with SpanReader() as reader:
-            reader.read((span,), 0, memoryview(buffer))
-    return buffer
-
-
 def twice(path: Path, name: str, other: Path) -> DamagedFileError:
     """The error of a name that stands in two files of one set."""
     return DamagedFileError(
@@ -123,6 +116,7 @@ _TORCH_NAMES = {
     "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu",
 }  # fmt: skip
+_NAMES = {torch_name: name for name, torch_name in _TORCH_NAMES.items()}
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -134,7 +128,11 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def spelled(torch_name: str) -> str | None:
+    """The safetensors name of torch's dtype `torch_name` ("bfloat16"); None where safetensors has none for it."""
+    return _NAMES.get(torch_name)
+
+
 def dtype_name(dtype: torch.dtype) -> str | None:
     """Give safetensors' name for a dtype of torch; None where it has none."""
-    spelled = str(dtype).removeprefix("torch.")
-    return next((name for name, torch_name in _TORCH_NAMES.items() if torch_name == spelled), None)
+    return spelled(str(dtype).removeprefix("torch."))

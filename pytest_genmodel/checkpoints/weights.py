@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.pickles import PickledWeights
+from pytest_genmodel.checkpoints.placed import Placed, read_placed
 from pytest_genmodel.checkpoints.safetensors_header import (
-    DTYPE_BITS,
     Header,
     TensorEntry,
     begins_as_header,
     read_header,
 )
 from pytest_genmodel.checkpoints.spans import Span
-from pytest_genmodel.checkpoints.weight_set import StoredTensor, WeightSet, bytes_of, torch_dtype, twice
+from pytest_genmodel.checkpoints.weight_set import StoredTensor, WeightSet, torch_dtype, twice
 
 if TYPE_CHECKING:
     import torch
@@ -58,14 +58,8 @@ class SafetensorsWeights(WeightSet):
 
         A sub-byte dtype, which torch cannot hold, comes as its raw bytes.
         """
-        import torch
-
         entry = self._entries[name][1]
-        dtype = torch_dtype(entry.dtype)
-        if entry.begin == entry.end:
-            return torch.empty(entry.shape, dtype=dtype)
-        tensor = torch.frombuffer(bytes_of(*self.spans(name)), dtype=dtype)
-        return tensor if DTYPE_BITS[entry.dtype] < 8 else tensor.reshape(entry.shape)
+        return read_placed(Placed(entry.dtype, entry.shape, self.spans(name)))
 
 
 def open_weights(files: tuple[Path, ...]) -> WeightSet:

@@ -39,10 +39,8 @@ def is_packed(stored: StoredTensor) -> bool:
 
 def bytes_of(weights: WeightSet, name: str) -> int:
     """Size of a stored tensor, as far as its spans or its dtype tell."""
-    spans, stored = weights.spans(name), weights.tensors[name]
-    if spans is not None:
-        return size_of(spans)
-    return math.prod(stored.shape) * DTYPE_BITS.get(stored.dtype, 8) // 8
+    spans = weights.spans(name)
+    return weights.tensors[name].nbytes if spans is None else size_of(spans)
 
 
 class Source(Protocol):

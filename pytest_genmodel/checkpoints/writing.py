@@ -6,7 +6,6 @@ import json
 import os
 import struct
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def write_safetensors(file: Path, weights: WeightSet) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for tensor in tensors:
-        end = position + prod(tensor.shape) * DTYPE_BITS[tensor.dtype] // 8
+        end = position + tensor.nbytes
         header[tensor.name] = {
             "dtype": tensor.dtype,
             "shape": list(tensor.shape),

@@ -17,8 +17,7 @@ from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.digest import component_digest
 from pytest_genmodel.checkpoints.progress import Progress, silent
-from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.weights import StoredTensor, WeightSet
+from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.pipelines.families import family_of
 
@@ -150,15 +149,11 @@ def _weights(weights: WeightSet) -> WeightFacts:
     return WeightFacts(
         len(weights.tensors),
         dtypes.total(),
-        sum(map(_bytes, weights.tensors.values())),
+        sum(tensor.nbytes for tensor in weights.tensors.values()),
         dict(dtypes.most_common()),
         len(weights.unexplained),
         tuple(path.name for path in weights.files),
     )
-
-
-def _bytes(tensor: StoredTensor) -> int:
-    return -(-math.prod(tensor.shape) * DTYPE_BITS.get(tensor.dtype, 8) // 8)
 
 
 def _adapter(adapter: Adapter, with_digest: bool, progress: Progress) -> AdapterFacts:

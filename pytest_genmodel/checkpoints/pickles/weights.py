@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.pickles.loading import Loaded, load
 from pytest_genmodel.checkpoints.pickles.state_dict import state_dict_in
+from pytest_genmodel.checkpoints.placed import Placed, read_placed
 from pytest_genmodel.checkpoints.spans import Span
-from pytest_genmodel.checkpoints.weight_set import (
-    StoredTensor,
-    WeightSet,
-    bytes_of,
-    dtype_name,
-    torch_dtype,
-    twice,
-)
+from pytest_genmodel.checkpoints.weight_set import StoredTensor, WeightSet, dtype_name, twice
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies in its file: the bytes from its first element to its last, and its strides in elements."""
-
-    span: Span
-    strides: tuple[int, ...]
-    is_contiguous: bool
 
 
 class PickledWeights(WeightSet):
@@ -55,7 +39,7 @@ class PickledWeights(WeightSet):
         self.wrapper: str | None = None
         self.passed_over: tuple[str, ...] = ()
         self._kept: dict[str, torch.Tensor] = {}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Placed] = {}
         tensors: dict[str, StoredTensor] = {}
         for path in files:
             loaded = load(path, numpy_state=numpy_state)
@@ -65,8 +49,9 @@ class PickledWeights(WeightSet):
             for name, tensor in found.tensors.items():
                 if name in tensors:
                     raise twice(path, name, tensors[name].file)
-                tensors[name] = StoredTensor(name, _checked(path, name, tensor), tuple(tensor.shape), path)
-                place = _place(path, tensor, loaded)
+                stored = StoredTensor(name, _checked(path, name, tensor), tuple(tensor.shape), path)
+                tensors[name] = stored
+                place = _place(stored, tensor, loaded)
                 if place is None:
                     self._kept[name] = tensor.detach()
                 else:
@@ -76,25 +61,12 @@ class PickledWeights(WeightSet):
     def spans(self, name: str) -> tuple[Span, ...] | None:
         """Where the bytes of `name` lie; None for the older container, and for a tensor that is stored transposed."""
         place = self._places.get(name)
-        return (place.span,) if place is not None and place.is_contiguous else None
+        return place.spans if place is not None and place.stride is None else None
 
     def read(self, name: str) -> torch.Tensor:
         """Read the bytes of `name` into memory of its own; of the older container the tensor that is kept."""
-        import torch
-
         place = self._places.get(name)
-        if place is None:
-            return self._kept[name]
-        stored = self.tensors[name]
-        dtype = torch_dtype(stored.dtype)
-        if place.span.size == 0:
-            return torch.empty(stored.shape, dtype=dtype)
-        flat = torch.frombuffer(bytes_of(place.span), dtype=dtype)
-        return (
-            flat.reshape(stored.shape)
-            if place.is_contiguous
-            else flat.as_strided(stored.shape, place.strides)
-        )
+        return self._kept[name] if place is None else read_placed(place)
 
 
 def _checked(path: Path, name: str, tensor: torch.Tensor) -> str:
@@ -127,15 +99,16 @@ def _checked(path: Path, name: str, tensor: torch.Tensor) -> str:
     return dtype
 
 
-def _place(path: Path, tensor: torch.Tensor, loaded: Loaded) -> _Place | None:
+def _place(stored: StoredTensor, tensor: torch.Tensor, loaded: Loaded) -> Placed | None:
     """Where the tensor lies, if it lies inside one record of the zip."""
     if tensor.numel() == 0:
-        return _Place(Span(path, 0, 0), tuple(tensor.stride()), True)
+        return Placed(stored.dtype, stored.shape, ())
     if loaded.mapped_at is None:
         return None
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     begin = tensor.data_ptr() - loaded.mapped_at
-    span = Span(path, begin, begin + (last + 1) * tensor.element_size())
+    span = Span(stored.file, begin, begin + (last + 1) * tensor.element_size())
     if not loaded.holds(span.begin, span.end):
         return None
-    return _Place(span, tuple(tensor.stride()), tensor.is_contiguous())
+    stride = None if tensor.is_contiguous() else tuple(tensor.stride())
+    return Placed(stored.dtype, stored.shape, (span,), stride)

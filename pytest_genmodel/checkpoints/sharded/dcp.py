@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.placed import Placed, read_placed
 from pytest_genmodel.checkpoints.sharded.dcp_item import read_item
 from pytest_genmodel.checkpoints.sharded.dcp_metadata import FILE, Chunk, Chunked, read_metadata
-from pytest_genmodel.checkpoints.sharded.placed import Placed, read_placed
 from pytest_genmodel.checkpoints.spans import Span, Spans
 from pytest_genmodel.checkpoints.weights import StoredTensor, WeightSet, torch_dtype
 

@@ -15,9 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.pickles.machine import Effects, MalformedPickleError, effects
 from pytest_genmodel.checkpoints.pickles.values import Call, Global, Storage, Tuple, described
+from pytest_genmodel.checkpoints.placed import Placed, is_row_major
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.sharded.placed import Placed, is_row_major, spelled
 from pytest_genmodel.checkpoints.spans import Span
+from pytest_genmodel.checkpoints.weight_set import spelled
 
 if TYPE_CHECKING:
     from typing import TypeGuard

@@ -18,8 +18,8 @@ from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.pickles.loading import Inert
 from pytest_genmodel.checkpoints.pickles.machine import MalformedPickleError, effects
 from pytest_genmodel.checkpoints.pickles.values import Call, Global, described
-from pytest_genmodel.checkpoints.sharded.placed import spelled
 from pytest_genmodel.checkpoints.spans import Span
+from pytest_genmodel.checkpoints.weight_set import spelled
 
 if TYPE_CHECKING:
     from typing import TypeGuard

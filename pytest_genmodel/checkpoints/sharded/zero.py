@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.pickles.loading import Inert, load
+from pytest_genmodel.checkpoints.placed import Placed, PlacedWeights, is_row_major
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.sharded.placed import Placed, PlacedWeights, cut, is_row_major, spelled
 from pytest_genmodel.checkpoints.sharded.zero_files import ZeroFiles, check_ranks, missing
-from pytest_genmodel.checkpoints.spans import Span, Spans, size_of
+from pytest_genmodel.checkpoints.spans import Span, Spans, cut, size_of
+from pytest_genmodel.checkpoints.weight_set import spelled
 
 if TYPE_CHECKING:
     import torch

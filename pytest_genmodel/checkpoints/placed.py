@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.safetensors_header import DTYPE_BITS
-from pytest_genmodel.checkpoints.spans import Span, SpanReader, Spans, size_of
-from pytest_genmodel.checkpoints.weights import StoredTensor, WeightSet, torch_dtype
+from pytest_genmodel.checkpoints.spans import SpanReader, Spans, size_of
+from pytest_genmodel.checkpoints.weight_set import StoredTensor, WeightSet, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +26,6 @@ class Placed:
     shape: tuple[int, ...]
     spans: Spans
     stride: tuple[int, ...] | None = None
-
-    @property
-    def bytes_needed(self) -> int:
-        """Bytes of the elements."""
-        return prod(self.shape) * DTYPE_BITS[self.dtype] // 8
 
 
 class PlacedWeights(WeightSet):
@@ -65,7 +59,7 @@ class PlacedWeights(WeightSet):
 
 
 def read_placed(at: Placed) -> torch.Tensor:
-    """Read a tensor into memory of its own.
+    """Read a tensor into memory of its own; of a sub-byte dtype, which torch cannot hold, the raw bytes.
 
     Raises:
         DamagedFileError: a file has become shorter.
@@ -79,20 +73,11 @@ def read_placed(at: Placed) -> torch.Tensor:
     with SpanReader() as reader:
         reader.read(at.spans, 0, memoryview(buffer))
     flat = torch.frombuffer(buffer, dtype=dtype)
+    if DTYPE_BITS[at.dtype] < 8:
+        return flat
     if at.stride is None:
         return flat.reshape(at.shape)
     return flat.as_strided(at.shape, at.stride).contiguous()
-
-
-def cut(spans: Iterable[Span], begin: int, end: int) -> Spans:
-    """The bytes `begin` to `end`, counted along `spans` as if they were one stretch."""
-    found, position = [], 0
-    for span in spans:
-        first, last = max(begin - position, 0), min(end - position, span.size)
-        if first < last:
-            found.append(Span(span.path, span.begin + first, span.begin + last))
-        position += span.size
-    return tuple(found)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -109,16 +94,3 @@ def is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return 0 in shape or all(
         own == step for axis, own, step in zip(shape, stride, row_major(shape), strict=True) if axis != 1
     )
-
-
-def spelled(torch_name: str) -> str | None:
-    """The safetensors name of torch's dtype `torch_name` ("bfloat16"); None where safetensors has none for it."""
-    return _NAMES.get(torch_name)
-
-
-_NAMES = {
-    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
-    "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
-}  # fmt: skip
