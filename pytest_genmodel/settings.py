@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from pytest_genmodel.invariants.contract import EXPECTATIONS
+
 LEVELS = ("static", "quick", "full")
-EXPECTATIONS = ("identical", "finetuned", "adapter")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MOST_SEED = 2**63 - 1
 """What torch takes as a seed."""

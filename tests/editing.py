@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+
+from pytest_genmodel.faults.editing import DENOISER as TRANSFORMER
+from pytest_genmodel.faults.editing import TO_Q, VAE
+from pytest_genmodel.faults.editing import edit as edit_tensors
 
 Tensors = dict[str, torch.Tensor]
-TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
-VAE = "vae/diffusion_pytorch_model.safetensors"
-TO_Q = "transformer_blocks.0.attn1.to_q.weight"
-
-
-def edit_tensors(file: Path, change: Callable[[Tensors], Tensors | None]) -> None:
-    """Rewrite a safetensors file; `change` edits the tensors in place or gives new ones."""
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    tensors = change(tensors) or tensors
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata={"format": "pt"}
-    )
+__all__ = ["TO_Q", "TRANSFORMER", "VAE", "Tensors", "drop_tensors", "edit_json", "edit_tensors"]
 
 
 def edit_json(file: Path, **changes: Any) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
-from pytest_genmodel.checkpoints.component import read_json
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.keymaps.lora import bare_module, factor_of
 from pytest_genmodel.checkpoints.spans import SpanReader
 from pytest_genmodel.checkpoints.weights import WeightSet

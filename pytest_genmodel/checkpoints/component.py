@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
-from pytest_genmodel.checkpoints.json_file import read_json as read_json
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.shard_index import (
     Disagreement,
     check_promises,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from pytest_genmodel.checkpoints.spans import Span, SpanReader, Spans, size_of
+from pytest_genmodel.tensors.memcmp import MEMCMP
 from pytest_genmodel.tensors.threads import THREADS, PerThread, in_threads
 
 __all__ = ["Span", "equal_spans", "first_differences"]
@@ -103,19 +104,6 @@ class _Reader:
         return size
 
 
-def _libc_memcmp() -> Callable[[int, int, int], int] | None:
-    try:
-        memcmp = ctypes.CDLL(None).memcmp
-    except (OSError, TypeError, AttributeError):  # no such library by that name: Windows
-        return None
-    memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    memcmp.restype = ctypes.c_int
-    return memcmp
-
-
-_MEMCMP = _libc_memcmp()
-
-
 class _Buffer:
     """A buffer that is read into and compared."""
 
@@ -126,6 +114,6 @@ class _Buffer:
 
     def starts_as(self, other: _Buffer, count: int) -> bool:
         """Whether the first `count` bytes of both are equal."""
-        if _MEMCMP is not None:
-            return bool(_MEMCMP(self._address, other._address, count) == 0)
+        if MEMCMP is not None:
+            return bool(MEMCMP(self._address, other._address, count) == 0)
         return self._bytes[:count] == other._bytes[:count]

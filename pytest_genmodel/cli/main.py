@@ -10,10 +10,10 @@ from typing import NoReturn
 from pytest_genmodel._version import __version__
 from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.errors import BadInputError, GenmodelError
+from pytest_genmodel.invariants.contract import EXPECTATIONS
 
 SAME, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: the same or clean; findings; bad usage or a checkpoint that cannot be opened; Ctrl-C."""
-EXPECTATIONS = ("identical", "finetuned", "adapter")
 _SPEC = (
     "SPEC is a path (a diffusers folder, a component, a LoRA, a weights file, a trainer's output), owner/name of the "
     "hub, or tiny:NAME; SPEC@checkpoint-200, SPEC@latest or SPEC@ema says which set of weights of a trainer's output "

@@ -1,4 +1,7 @@
-"""What may be done with a component, as the contract says it."""
+"""What may be done with a component, as the contract says it.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

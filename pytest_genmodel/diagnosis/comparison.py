@@ -67,10 +67,14 @@ def _one_side(pair: Pair, candidate: Checkpoint, reference: Checkpoint) -> Compa
     name = pair.name or "the set of weights"
     if lacks.is_partial:
         return Compared(pair.name, None, (), f"in the {has} only", is_of_one_side=True)
-    finding = Finding(
-        "GM206", f"only the {has} has a {name}", component=pair.name or None, location="model_index.json"
+    return Compared(pair.name, None, (one_sided(name, pair.name, has),))
+
+
+def one_sided(what: str, name: str, has: str) -> Finding:
+    """Say that only one of the two (`has`: candidate or reference) has the component `name`."""
+    return Finding(
+        "GM206", f"only the {has} has a {what}", component=name or None, location="model_index.json"
     )
-    return Compared(pair.name, None, (finding,))
 
 
 def _both(name: str, ours: Component, theirs: Component, change: Change, progress: Progress) -> Compared:
@@ -78,7 +82,7 @@ def _both(name: str, ours: Component, theirs: Component, change: Change, progres
     difference: WeightDifference | None = None
     left_out: str | None = None
     try:
-        if kind := _kind_finding(name, ours, theirs):
+        if kind := of_other_kind(name, ours, theirs):
             return Compared(name, None, (kind,))
         if ours.has_weights:
             difference = compare_stored(ours, theirs, progress)
@@ -94,7 +98,7 @@ def _both(name: str, ours: Component, theirs: Component, change: Change, progres
     return Compared(name, difference, tuple(findings), left_out)
 
 
-def _kind_finding(name: str, ours: Component, theirs: Component) -> Finding | None:
+def of_other_kind(name: str, ours: Component, theirs: Component) -> Finding | None:
     """Say that the two are not the same kind of thing, so that comparing them makes no sense."""
     if ours.class_name != theirs.class_name and (ours.has_weights or theirs.has_weights):
         return Finding(

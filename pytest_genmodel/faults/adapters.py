@@ -32,8 +32,7 @@ def alpha_lost(folder: Path) -> None:
 
 @fault("GM803", location=_ALPHA, severity="warning", subject="adapter")
 def alpha_under_another_name(folder: Path) -> None:
-    """The alpha stands in the header under a key that diffusers does not look at, as finetrainers writes "
-    "it."""
+    """The alpha stands in the header under a key that diffusers does not look at, as finetrainers writes it."""
     edit_metadata(
         folder / ADAPTER, **{_METADATA: None, "lora_config": json.dumps({"r": 4, "lora_alpha": 64})}
     )

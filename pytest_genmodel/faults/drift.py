@@ -66,8 +66,7 @@ def two_layers_swapped(folder: Path) -> None:
 
 @fault("GM314", "same_weights", expect="finetuned")
 def layers_off_by_one(folder: Path) -> None:
-    """The blocks were counted from one: block 1 holds what block 0 should, and there is no other block "
-    "left for it."""
+    """The blocks were counted from one: block 1 holds what block 0 should, and no other block is left for it."""
 
     def move(tensors: Tensors) -> Tensors:
         return tensors | {

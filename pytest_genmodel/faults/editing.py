@@ -21,16 +21,9 @@ SHARED, ALIAS = "shared.weight", "encoder.embed_tokens.weight"
 
 
 def edit(file: Path, change: Callable[[Tensors], Tensors | None]) -> None:
-    """Rewrite a safetensors file with its metadata; `change` edits the tensors in place, or gives new "
-    "ones."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
-    with safe_open(file, "pt") as stored:
-        metadata = stored.metadata()
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    tensors = change(tensors) or tensors
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
+    """Rewrite a safetensors file with its metadata; `change` edits the tensors in place, or gives new ones."""
+    tensors, metadata = _stored(file)
+    _write(file, change(tensors) or tensors, metadata)
 
 
 def edit_one(file: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -40,13 +33,24 @@ def edit_one(file: Path, name: str, change: Callable[[torch.Tensor], torch.Tenso
 
 def edit_metadata(file: Path, **values: str | None) -> None:
     """Set entries of a safetensors file's header; None takes one out."""
+    tensors, metadata = _stored(file)
+    changed = {**(metadata or {}), **values}
+    _write(file, tensors, {key: value for key, value in changed.items() if value is not None})
+
+
+def _stored(file: Path) -> tuple[Tensors, dict[str, str] | None]:
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     with safe_open(file, "pt") as stored:
-        metadata = {**(stored.metadata() or {}), **values}
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    save_file(tensors, file, metadata={key: value for key, value in metadata.items() if value is not None})
+        metadata = stored.metadata()
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}, metadata
+
+
+def _write(file: Path, tensors: Tensors, metadata: dict[str, str] | None) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
 
 
 def edit_json(file: Path, **values: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference, hold_the_same_numbers
 from pytest_genmodel.checkpoints.names import summarise
+from pytest_genmodel.diagnosis.difference import how_far
 from pytest_genmodel.errors import BadInputError, GenmodelError
-from pytest_genmodel.invariants.weights import how_far
 from pytest_genmodel.pipelines.equality import TensorDifference, compare_stored, tensor_differences
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import residents

@@ -13,6 +13,7 @@ from pytest_genmodel.invariants.contract import Contract, contract_for
 from pytest_genmodel.invariants.registry import Level
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.training.command import TIMEOUT
 
 
 class DoesNotApplyError(GenmodelError):
@@ -33,7 +34,7 @@ class Policy:
     expect: str | None = None
     level: Level = Level.QUICK
     strict: bool = False
-    timeout: float = 1800.0
+    timeout: float = TIMEOUT
     echo: Callable[[str], None] | None = None
 
 

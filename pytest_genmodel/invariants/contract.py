@@ -1,4 +1,7 @@
-"""The expectation, spelled out: for each component, whether a change is forbidden, allowed or required."""
+"""The expectation, spelled out: for each component, whether a change is forbidden, allowed or required.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from dataclasses import dataclass
 
 from pytest_genmodel.diagnosis.change import Change
 
-__all__ = ["Change", "Contract", "contract_for"]
+EXPECTATIONS = ("identical", "finetuned", "adapter")
+"""What `contract_for` spells out."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Contract:
 
 
 def contract_for(expect: str | None, denoiser: str) -> Contract:
-    """Spell out an expectation: `identical`, `finetuned`, `adapter`, or None (denoiser allowed)."""
+    """Spell out one of EXPECTATIONS, or None (denoiser allowed)."""
     if expect == "identical":
         return Contract({}, adapter=Change.FORBIDDEN)
     if expect == "finetuned":

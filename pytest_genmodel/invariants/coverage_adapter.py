@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.damage import DamagedFileError
-from pytest_genmodel.checkpoints.keymaps.lora import factor_of
+from pytest_genmodel.checkpoints.keymaps.lora import PEFT_PREFIX, factor_of
 from pytest_genmodel.checkpoints.progress import silent
 from pytest_genmodel.diagnosis.at_rest.adapter import halves
 from pytest_genmodel.diagnosis.at_rest.part import Part
@@ -201,4 +201,4 @@ def _factors(adapter: Adapter) -> list[str]:
 
 def _bare(name: str, denoiser: str) -> str:
     """The factor's name without prefixes, and without the `.weight` that only some of a factor's names have."""
-    return name.removeprefix("base_model.model.").removeprefix(f"{denoiser}.").removesuffix(".weight")
+    return name.removeprefix(PEFT_PREFIX).removeprefix(f"{denoiser}.").removesuffix(".weight")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.diagnosis.finding import Finding
-from pytest_genmodel.diagnosis.rules import Severity
+from pytest_genmodel.diagnosis.rules import failing
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.context import CannotJudgeError, Context, DoesNotApplyError
 from pytest_genmodel.invariants.registry import Invariant
@@ -54,7 +54,10 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     except Exception as error:  # a crash must never look like a pass, nor end the session
         outcome, reason = Outcome.INCONCLUSIVE, _crash(invariant, error)
         _log.debug("invariant %s crashed", invariant.name, exc_info=True)
-    if _fails(findings, context.policy.strict):  # what was found before the check broke off stands
+    fails = failing(context.policy.strict)
+    if any(
+        finding.severity in fails for finding in findings
+    ):  # what was found before the check broke off stands
         outcome = Outcome.FAILED
     return Verdict(
         invariant.name,
@@ -72,11 +75,6 @@ def _check_applies(invariant: Invariant, context: Context) -> None:
         context.skip(f"needs --genmodel-level={invariant.level.value}")
     if invariant.needs_reference and not context.has_reference:
         context.skip("no reference was given (--genmodel-ref)")
-
-
-def _fails(findings: list[Finding], strict: bool) -> bool:
-    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    return any(finding.severity in failing for finding in findings)
 
 
 def _failed_assertion(invariant: Invariant, error: AssertionError) -> Finding:

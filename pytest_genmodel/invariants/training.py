@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise, unwrapped
+from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.configuration import same_config
@@ -16,7 +17,6 @@ from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
-from pytest_genmodel.invariants.weights import up_factors
 from pytest_genmodel.pipelines.equality import compare_stored
 from pytest_genmodel.pipelines.loading import skeleton
 from pytest_genmodel.pipelines.residents import residents, tie_groups

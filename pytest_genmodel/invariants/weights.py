@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
-from pytest_genmodel.diagnosis.difference import difference_findings, how_far, numbers
+from pytest_genmodel.diagnosis.change import Change
+from pytest_genmodel.diagnosis.comparison import of_other_kind, one_sided
+from pytest_genmodel.diagnosis.difference import difference_findings, numbers
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.invariants.context import Context
-from pytest_genmodel.invariants.contract import Change
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.pipelines.equality import compare_stored
-
-__all__ = ["how_far", "same_weights", "up_factors"]
 
 
 @invariant(level=Level.STATIC, needs_reference=True)
@@ -33,28 +32,11 @@ def same_weights(context: Context) -> Iterator[Finding]:
     for name in dict.fromkeys((*reference.components, *candidate.components)):
         if name not in candidate.components or name not in reference.components:
             where = "candidate" if name in candidate.components else "reference"
-            yield Finding(
-                "GM206", f"only the {where} has a {name}", component=name, location="model_index.json"
-            )
+            yield one_sided(name, name, where)
             continue
         ours, theirs = candidate.components[name], reference.components[name]
-        if ours.class_name != theirs.class_name and (ours.has_weights or theirs.has_weights):
-            yield Finding(
-                "GM206",
-                f"{name} is a {ours.class_name}, the reference's a {theirs.class_name}",
-                component=name,
-                location=f"model_index.json:{name}",
-            )
-        elif ours.has_weights != theirs.has_weights:
-            without, other = (
-                ("reference", "candidate's") if ours.has_weights else ("candidate", "reference's")
-            )
-            yield Finding(
-                "GM206",
-                f"the {name} of the {without} holds no weights, the {other} does",
-                component=name,
-                location=f"{name}/",
-            )
+        if kind := of_other_kind(name, ours, theirs):
+            yield kind
         elif ours.has_weights:
             difference = compare_stored(ours, theirs, context.candidate.progress)
             compared += difference.compared

@@ -8,10 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import Component, library_name, read_json
+from pytest_genmodel.checkpoints.component import Component, library_name
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.pairing import named_components
 from pytest_genmodel.checkpoints.weights import PickledWeights
@@ -53,7 +55,7 @@ def overlay(candidate: Checkpoint, reference: Checkpoint, workdir: Path) -> Chec
     whole = open_checkpoint(folder, candidate.spec)
     components = dict(whole.components)
     for name, component in sources.items():
-        components[name] = replace(components[name], source=component.source)
+        components[name] = replace(components[name], source=partial(getattr, component, "weights"))
     whole = replace(
         whole,
         components=components,

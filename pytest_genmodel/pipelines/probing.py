@@ -7,8 +7,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_genmodel.checkpoints.component import read_json
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.tiny.scene import render

@@ -6,16 +6,15 @@ temporary is ever as large as the tensor.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import cast
 
 import torch
 
 from .dtypes import as_bits, kind_of
+from .memcmp import MEMCMP
 from .threads import THREADS, in_threads
 
 BLOCK = 2**18
@@ -25,19 +24,6 @@ RUN = 4
 _WORTH_A_THREAD = 4 * BLOCK
 # Bytes that one thread compares at a time.
 _PIECE = 2**22
-
-
-def _find_memcmp() -> Callable[[int, int, int], int] | None:
-    try:
-        function = ctypes.CDLL(None).memcmp
-    except (OSError, TypeError, AttributeError):  # no process-wide libc to ask (Windows)
-        return None
-    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    function.restype = ctypes.c_int
-    return cast("Callable[[int, int, int], int]", function)
-
-
-_memcmp = _find_memcmp()
 
 
 @dataclass(frozen=True)
@@ -121,11 +107,11 @@ def same_bits(actual: torch.Tensor, expected: torch.Tensor) -> bool:
 def same_memory(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     """Whether two contiguous CPU tensors of one size and dtype hold the same bytes."""
     size = actual.numel() * actual.element_size()
-    if _memcmp is None:
+    if MEMCMP is None:
         return torch.equal(actual.view(-1).view(torch.uint8), expected.view(-1).view(torch.uint8))
     if size <= 2 * _PIECE:
-        return _memcmp(actual.data_ptr(), expected.data_ptr(), size) == 0
-    return _same_pieces(_memcmp, actual.data_ptr(), expected.data_ptr(), size)
+        return MEMCMP(actual.data_ptr(), expected.data_ptr(), size) == 0
+    return _same_pieces(MEMCMP, actual.data_ptr(), expected.data_ptr(), size)
 
 
 def _same_pieces(memcmp: Callable[[int, int, int], int], first: int, second: int, size: int) -> bool:

@@ -37,6 +37,8 @@ PLACEHOLDERS = {
 REQUIRED = ("reference", "output", "lr")
 """Without these a command cannot be the run that was asked for."""
 
+TIMEOUT = 1800.0
+"""Seconds that a command may take, where nothing else is said."""
 LINES_KEPT = 60
 LONGEST_LINE = 2000
 GRACE_SECONDS = 5.0

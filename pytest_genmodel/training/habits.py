@@ -1,7 +1,6 @@
 """What optimizers do at learning rate zero: those that are no identity, and why.
 
-Measured on three full fine-tuning steps of the tiny CogVideoX transformer, bit by bit; `docs/optimizers.md` has the
-whole table, and `tests/training/test_habits.py` measures it again with what is installed.
+Measured on three full fine-tuning steps of the tiny CogVideoX transformer, bit by bit.
 """
 
 from __future__ import annotations
@@ -17,10 +16,3 @@ HABITS = {
     ),
 }
 """Classes by their full name, and why they move weights at rate zero."""
-
-REFUSES_ZERO = {
-    "torch.optim.sparse_adam.SparseAdam": "ValueError: Invalid learning rate",
-    "prodigyopt.prodigy.Prodigy": "ValueError: Invalid learning rate",
-    "lion_pytorch.lion_pytorch.Lion": "AssertionError",
-}
-"""Classes that refuse the rate 0, and how; the smallest rate that is 0 in float32, 1e-46, is taken instead."""

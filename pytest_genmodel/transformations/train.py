@@ -14,13 +14,10 @@ from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.pipeline import Pipeline
-from pytest_genmodel.training.command import Ran, TrainCommand, run_command
+from pytest_genmodel.training.command import TIMEOUT, Ran, TrainCommand, run_command
 from pytest_genmodel.training.dataset import write_dataset
 from pytest_genmodel.training.observer import Observed, observe_optimizers
 from pytest_genmodel.training.trainers import BUILT_IN, Trainer, require_steps, trainer_named
-
-TIMEOUT = 1800.0
-"""Seconds that a training command may take."""
 
 
 class TrainerError(GenmodelError):

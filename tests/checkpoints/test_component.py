@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pytest_genmodel.checkpoints.component import Component, read_json
+from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.digest import component_digest
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.pipelines.loading import load_component
 from pytest_genmodel.pipelines.placement import Placement
 from tests.editing import edit_json

@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(params=["memcmp", "without memcmp", "without preadv"])
 def way(request, monkeypatch):
     if request.param == "without memcmp":
-        monkeypatch.setattr(same_bytes, "_MEMCMP", None)
+        monkeypatch.setattr(same_bytes, "MEMCMP", None)
     if request.param == "without preadv":
         monkeypatch.delattr(os, "preadv")
     return request.param

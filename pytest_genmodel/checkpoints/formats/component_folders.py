@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import Component, read_json
+from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.formats.strays import strays
+from pytest_genmodel.checkpoints.json_file import read_json
 
 COMPONENT_NAMES = ("transformer", "transformer_2", "unet", "vae", "text_encoder", "image_encoder")
 """The models: each is a checkpoint by itself."""

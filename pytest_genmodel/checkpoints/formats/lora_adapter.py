@@ -8,9 +8,9 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.alpha import METADATA, PEFT_CONFIG, PEFT_FILES, stored_metadata
 from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import read_json
 from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders
+from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.keymaps.lora import factor_of, is_kohyas, other_kind
 from pytest_genmodel.checkpoints.pickle_names import texts_in
 from pytest_genmodel.checkpoints.safetensors_header import read_header

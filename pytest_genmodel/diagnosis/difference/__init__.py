@@ -16,6 +16,7 @@ from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.difference.drift import (
+    MOST_GROUPS,
     Drift,
     drift_of,
     figure,
@@ -237,7 +238,7 @@ def _how_they_moved(drift: Drift | None, names: list[str]) -> str:
     """The median of the relative changes, and the kinds of tensors that moved most."""
     if drift is None or len(names) < 4:
         return ""
-    kinds = ", ".join(f"{kind} {value:.2g}" for kind, value in drift.groups[:3])
+    kinds = ", ".join(f"{kind} {value:.2g}" for kind, value in drift.groups[:MOST_GROUPS])
     return f"half of all tensors moved by at most {drift.median:.2g} of their size (most: {kinds}); "
 
 

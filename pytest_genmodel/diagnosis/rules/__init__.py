@@ -17,10 +17,10 @@ from pytest_genmodel.diagnosis.rules import (
     training,
     values,
 )
-from pytest_genmodel.diagnosis.rules.rule import Rule, Severity
+from pytest_genmodel.diagnosis.rules.rule import Rule, Severity, failing
 from pytest_genmodel.errors import BadInputError
 
-__all__ = ["RULES", "Rule", "Severity", "register", "rule_for"]
+__all__ = ["RULES", "Rule", "Severity", "failing", "register", "rule_for"]
 
 _BANDS = (general, files, names, values, configuration, samples, round_trip, training, adapters)
 

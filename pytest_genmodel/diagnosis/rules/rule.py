@@ -14,6 +14,11 @@ class Severity(str, Enum):
     NOTE = "note"
 
 
+def failing(strict: bool) -> frozenset[Severity]:
+    """The severities that fail a verdict, or make the command say that something was found."""
+    return frozenset({Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR})
+
+
 @dataclass(frozen=True)
 class Rule:
     """One kind of fault: `summary` names it, `meaning` says why it matters, `action` what to do first.
