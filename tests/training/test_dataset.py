@@ -57,17 +57,12 @@ def test_clip_shows_what_its_caption_says(folder):
     assert all(after > before for before, after in itertools.pairwise(centers))
 
 
-def test_same_arguments_give_the_same_clips(folder, tmp_path):
+def test_same_arguments_give_the_same_bytes(folder, tmp_path):
     again = write_dataset(tmp_path, frames=9)
 
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    for name in files:
-        if name.suffix == ".mp4":  # the encoder does not promise its bytes
-            difference = decoded(folder / name).astype(int) - decoded(again / name)
-            assert abs(difference).max() <= 2
-        elif name.suffix != ".parquet":
-            assert (folder / name).read_bytes() == (again / name).read_bytes()
+    assert all((folder / name).read_bytes() == (again / name).read_bytes() for name in files)
 
 
 @pytest.mark.parametrize("wrong", [{"clips": 0}, {"frames": 0}, {"width": 95}, {"height": 0}])
