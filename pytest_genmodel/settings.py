@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_genmodel.invariants.contract import EXPECTATIONS
+from pytest_genmodel.expectations import EXPECTATIONS
 
 LEVELS = ("static", "quick", "full")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

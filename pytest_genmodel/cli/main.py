@@ -10,7 +10,7 @@ from typing import NoReturn
 from pytest_genmodel._version import __version__
 from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.errors import BadInputError, GenmodelError
-from pytest_genmodel.invariants.contract import EXPECTATIONS
+from pytest_genmodel.expectations import EXPECTATIONS
 
 SAME, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: the same or clean; findings; bad usage or a checkpoint that cannot be opened; Ctrl-C."""

@@ -1,7 +1,4 @@
-"""What may be done with a component, as the contract says it.
-
-PYTEST_DONT_REWRITE
-"""
+"""What may be done with a component, as the contract says it."""
 
 from __future__ import annotations
 

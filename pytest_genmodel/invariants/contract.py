@@ -1,7 +1,4 @@
-"""The expectation, spelled out: for each component, whether a change is forbidden, allowed or required.
-
-PYTEST_DONT_REWRITE
-"""
+"""The expectation, spelled out: for each component, whether a change is forbidden, allowed or required."""
 
 from __future__ import annotations
 
@@ -9,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_genmodel.diagnosis.change import Change
-
-EXPECTATIONS = ("identical", "finetuned", "adapter")
-"""What `contract_for` spells out."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class Contract:
 
 
 def contract_for(expect: str | None, denoiser: str) -> Contract:
-    """Spell out one of EXPECTATIONS, or None (denoiser allowed)."""
+    """Spell out one of `expectations.EXPECTATIONS`, or None (denoiser allowed)."""
     if expect == "identical":
         return Contract({}, adapter=Change.FORBIDDEN)
     if expect == "finetuned":
