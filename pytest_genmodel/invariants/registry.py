@@ -5,22 +5,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Rule, register
 from pytest_genmodel.errors import BadInputError
 
-if TYPE_CHECKING:
-    pass
-
 Claim = Callable[..., Iterable[Finding]]
 ClaimT = TypeVar("ClaimT", bound=Claim)
-
-_BUILT_IN = ("coverage", "at_rest", "weights", "configuration", "round_trip", "sampling", "training")
 
 
 class Level(str, Enum):
@@ -156,8 +152,9 @@ def find(name: str) -> Invariant:
 
 def all_invariants() -> Mapping[str, Invariant]:
     """Every invariant by name: the built-in ones, then those registered since."""
-    for module in _BUILT_IN:
-        importlib.import_module(f"pytest_genmodel.invariants.{module}")
+    package = importlib.import_module("pytest_genmodel.invariants")
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
     return dict(_REGISTRY)
 
 

@@ -1,0 +1,121 @@
+"""learning_moves: training at a positive rate moves what it claims to train, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_genmodel.checkpoints.names import summarise, unwrapped
+from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
+from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.registry import invariant
+from pytest_genmodel.invariants.training_run import (
+    UNWATCHED,
+    Trainer,
+    check_values,
+    nothing_trained,
+    nothing_written,
+    run_findings,
+    stored_differences,
+    train_once,
+)
+from pytest_genmodel.pipelines.loading import skeleton
+from pytest_genmodel.pipelines.residents import residents, tie_groups
+from pytest_genmodel.training.observer import Observed
+from pytest_genmodel.transformations.train import Trained
+
+
+@invariant(check=check_values)
+def learning_moves(
+    context: Context, *, trainer: Trainer = "full", lr: float = 1e-3, steps: int = 2
+) -> Iterator[Finding]:
+    """Train at a positive rate: exactly the claimed parameters move, and stay finite.
+
+    The dual of zero_lr_identity, which frozen modules and rates that are always zero pass. Claimed is what the
+    optimizer was given, and of a component that was written whole, each of its parameters.
+    """
+    trained = train_once(context, trainer, lr=lr, steps=steps)
+    yield from run_findings(trained)
+    if trained.observed is not None:
+        yield from _learned(context, trained.observed)
+    if trained.checkpoint is None:
+        yield from nothing_written(trained)
+        return
+    if trained.written is not None and trained.written.adapter is not None:
+        yield from _adapter_moved(trained)
+    else:
+        yield from _claimed_moved(context, trained)
+    if trained.observed is None:
+        context.cannot_judge(UNWATCHED)
+
+
+def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
+    context.measure(steps=observed.steps, largest_rate=observed.largest_rate, moved=observed.moved)
+    yield from nothing_trained(observed)
+    if not all(observed.finite_gradients):
+        yield Finding("GM708", "gradients are NaN or Inf", location="optimizer")
+    if observed.kept and observed.steps:
+        yield Finding(
+            "GM706",
+            f"{observed.kept} of {observed.moved + observed.kept} parameters that the optimizer was given kept "
+            f"every bit (largest rate seen: {observed.largest_rate:g})",
+            component=context.candidate.family.denoiser,
+            location="optimizer",
+            cause="the rate was 0 in every step" if not observed.largest_rate else None,
+        )
+
+
+def _adapter_moved(trained: Trained) -> Iterator[Finding]:
+    assert trained.written is not None
+    assert trained.written.adapter is not None
+    weights = trained.written.adapter.weights
+    ups = up_factors(weights.tensors)
+    if not ups:
+        yield Finding(
+            "GM706",
+            f"the adapter holds no up factor (lora_B, lora_up), so that it changes nothing: "
+            f"{summarise(weights.tensors) or 'the file is empty'}",
+            location=trained.written.adapter.file.name,
+            evidence=name_evidence(list(weights.tensors)),
+        )
+    still = [name for name in ups if not bool(weights.read(name).any())]
+    if still:
+        yield finding_of(
+            "GM706",
+            still,
+            "(lora_B, lora_up) are zero in the file",
+            of=len(ups),
+            noun="up factors",
+        )
+    yield from _not_finite("adapter", weights)
+
+
+def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
+    denoiser = context.candidate.family.denoiser
+    model = skeleton(context.candidate.checkpoint.components[denoiser])
+    claimed = {name for name, _ in model.named_parameters()}
+    tied = {name: group for group in tie_groups(residents(model)) for name in group}
+    for name, difference in stored_differences(context, trained):
+        moved = {unwrapped(tensor) for tensor in difference.changed}
+        if name == denoiser:
+            moved = {alias for tensor in moved for alias in tied.get(tensor, (tensor,))}
+            if kept := sorted(claimed - moved - set(difference.missing)):
+                yield finding_of(
+                    "GM706",
+                    kept,
+                    "are in the file as they went in",
+                    of=len(claimed),
+                    noun="parameters",
+                    component=name,
+                )
+            moved -= claimed | {alias for tensor in claimed for alias in tied.get(tensor, ())}
+            yield from _not_finite(name, trained.checkpoint.components[name].weights)  # type: ignore[union-attr]
+        if moved:
+            yield finding_of("GM707", sorted(moved), "changed that are not trained", component=name)
+
+
+def _not_finite(component: str, weights: Any) -> Iterator[Finding]:
+    names = [name for name in weights.tensors if not bool(weights.read(name).isfinite().all())]
+    if names:
+        yield finding_of("GM708", names, "hold NaN or Inf", component=component)
