@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--max_train_steps", type=int, default=100)
     parser.add_argument("--checkpointing_steps", type=int, default=50)
-    parser.add_argument("--resume_from_checkpoint")
+    parser.add_argument("--resume_from_checkpoint", help="the folder of a state, or latest")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lora_alpha", type=float, default=32)
     parser.add_argument("--weight_decay", type=float, default=1e-2)
@@ -149,6 +149,16 @@ def save_state(accelerator: Accelerator, ema: EMAModel | None, folder: Path, ste
     (folder / "trainer_state.json").write_text(json.dumps({"step": step}))
 
 
+def state_to_resume(wanted: str, output: Path) -> Path:
+    """The state that is named, or the newest of `output` for `latest`; never a fresh start where there is none."""
+    if wanted != "latest":
+        return Path(wanted)
+    states = sorted(output.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]))
+    if not states:
+        raise SystemExit(f"{output} holds no checkpoint to resume from")
+    return states[-1]
+
+
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     accelerator = Accelerator(
@@ -186,19 +196,25 @@ def main(arguments: list[str] | None = None) -> None:
         parameters, lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=args.weight_decay
     )
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    loader = DataLoader(VideoDataset(args.instance_data_root, frames, height, width), batch_size=None)
+    clips = VideoDataset(args.instance_data_root, frames, height, width)
+    loader = DataLoader(clips, batch_size=1, collate_fn=lambda items: items[0])
     transformer, optimizer, loader, scheduler = accelerator.prepare(transformer, optimizer, loader, scheduler)
     ema = EMAModel(parameters, decay=0.9) if args.use_ema else None
 
     generator = torch.Generator("cpu").manual_seed(args.seed)
     step = 0
     if args.resume_from_checkpoint:
-        accelerator.load_state(args.resume_from_checkpoint)
-        step = json.loads((Path(args.resume_from_checkpoint) / "trainer_state.json").read_text())["step"]
+        state = state_to_resume(args.resume_from_checkpoint, args.output_dir)
+        accelerator.load_state(str(state))
+        step = json.loads((state / "trainer_state.json").read_text())["step"]
         if ema is not None:
-            ema.load_state_dict(torch.load(Path(args.resume_from_checkpoint) / "ema.pt", weights_only=True))
+            ema.load_state_dict(torch.load(state / "ema.pt", weights_only=True))
+    seen = step % len(loader)
     while step < args.max_train_steps:
-        for item in loader:
+        # A resumed run goes on with the clips that its epoch has not seen yet.
+        items = accelerator.skip_first_batches(loader, seen) if seen else loader
+        seen = 0
+        for item in items:
             # The noise of a step depends on the step alone, so that a resumed run draws what the whole run drew.
             generator.manual_seed(args.seed + step)
             with torch.no_grad():

@@ -35,7 +35,7 @@ class GenmodelCollector(pytest.Collector):
 
 
 class GenmodelGroup(pytest.Collector):
-    """A group of claims: checkpoint, round_trip, sampling, training."""
+    """A group of claims: checkpoint, round_trip, sampling, training, adapters."""
 
     def __init__(self, *, genmodel: GenmodelSession, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -45,7 +45,11 @@ class GenmodelGroup(pytest.Collector):
         """The group's claims, for one candidate after the other."""
         several = len(self.genmodel.labels) > 1
         settings = self.genmodel.settings
-        claims = suite_for(settings.trainer or settings.train_command)[self.name]
+        claims = suite_for(
+            settings.trainer or settings.train_command,
+            settings.ladder,
+            settings.sampler or settings.sample_command,
+        )[self.name]
         for index, label in enumerate(self.genmodel.labels):
             for claim in claims:
                 name = f"{claim.name}[{label}]" if several else claim.name
@@ -54,7 +58,19 @@ class GenmodelGroup(pytest.Collector):
                 )
 
 
-class GenmodelItem(pytest.Item):
+class SuiteItem(pytest.Item):
+    """An item that stands for no function in a file."""
+
+    def is_within(self, nodeid: str) -> bool:
+        """Whether `nodeid` names this item, a group that it is in, or it without its label."""
+        return self.nodeid == nodeid or self.nodeid.startswith((f"{nodeid}::", f"{nodeid}["))
+
+    def reportinfo(self) -> tuple[Any, int | None, str]:
+        """Name the item as its id does."""
+        return self.path / ROOT, 0, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"
+
+
+class GenmodelItem(SuiteItem):
     """One claim about one candidate.
 
     It is judged while pytest sets the item up, so that what cannot be judged is an error in pytest's terms; what
@@ -68,10 +84,6 @@ class GenmodelItem(pytest.Item):
         self.genmodel = genmodel
         self.add_marker("genmodel")
         self.extra_keyword_matches.add(claim.invariant)
-
-    def is_within(self, nodeid: str) -> bool:
-        """Whether `nodeid` names this item, a group that it is in, or it without its label."""
-        return self.nodeid == nodeid or self.nodeid.startswith((f"{nodeid}::", f"{nodeid}["))
 
     def setup(self) -> None:
         """Judge the claim."""
@@ -94,7 +106,3 @@ class GenmodelItem(pytest.Item):
         if isinstance(excinfo.value, pytest.fail.Exception):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
-
-    def reportinfo(self) -> tuple[Any, int | None, str]:
-        """Name the item as its id does."""
-        return self.path / ROOT, 0, f"{ROOT}::{self.parent.name if self.parent else ''}::{self.name}"

@@ -30,6 +30,9 @@ def judge_item(
     before = genmodel.samples.computed
     verdict = genmodel.judge(candidate, name, parameters)
     _record(item, genmodel, candidate, verdict, genmodel.samples.computed - before)
+    if verdict.outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE):
+        for title, text in verdict.attachments.items():
+            item.add_report_section("setup", title, text)
     if verdict.outcome is Outcome.SKIPPED:
         skip(verdict.reason or "does not apply")
     if verdict.outcome is Outcome.INCONCLUSIVE:

@@ -67,6 +67,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if session.settings.candidates:
         _take_selected(config)
         _start_report(config, session)
+    if session.settings.audit:
+        from pytest_genmodel.audit.plugin import AuditPlugin
+
+        config.pluginmanager.register(AuditPlugin(config, session), "genmodel-audit")
 
 
 def _check_specs(session: GenmodelSession) -> None:
@@ -150,9 +154,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     selected = getattr(config.option, SELECTED, None)
     if not selected:
         return
-    from pytest_genmodel.collection import GenmodelItem
+    from pytest_genmodel.collection import SuiteItem
 
-    suite = [item for item in items if isinstance(item, GenmodelItem)]
+    suite = [item for item in items if isinstance(item, SuiteItem)]
     for one in selected:
         if not any(item.is_within(one) for item in suite):
             nearest = difflib.get_close_matches(one, [item.nodeid for item in suite], n=1, cutoff=0.5)
@@ -207,6 +211,7 @@ def pytest_runtest_makereport(
                 "environment": environment(session),
                 "candidates": [session.describe(index) for index in range(len(session.labels))],
                 "reference": session.describe_reference(),
+                "kept": str(session.kept) if session.kept else None,
             }
     return report
 
@@ -227,6 +232,7 @@ class _Collecting:
         self.config = config
         self.report = config.stash[REPORT]
         self.problem: str | None = None
+        self.kept: dict[str, None] = {}
 
     def pytest_keyboard_interrupt(self) -> None:
         self.config.stash[SESSION].clear_progress()
@@ -235,6 +241,8 @@ class _Collecting:
         record = getattr(report, "genmodel", None)
         if record is not None:
             self.report.add(record)
+            if record["kept"]:
+                self.kept[record["kept"]] = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -253,6 +261,8 @@ class _Collecting:
         from pytest_genmodel.reports.terminal import write_summary
 
         write_summary(terminalreporter, self.report)
+        for folder in self.kept:
+            terminalreporter.write_line(f"work files are kept in {folder} (--genmodel-keep)")
         if self.problem:
             terminalreporter.write_line(self.problem, red=True)
 

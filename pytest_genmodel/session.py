@@ -6,7 +6,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
@@ -66,7 +66,10 @@ class GenmodelSession:
     echo: Callable[[str], None] | None = None
     """Is given each line that a training command prints."""
     _contexts: dict[int, Context] = field(default_factory=dict)
-    _work: WorkFolder = field(default_factory=WorkFolder)
+    _work: WorkFolder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._work = WorkFolder(keep=self.settings.keep)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -178,6 +181,11 @@ class GenmodelSession:
                     settings.strict,
                     float(settings.train_timeout),
                     self.echo,
+                    settings.resume_args,
+                    settings.zero_rate,
+                    settings.train_result,
+                    settings.keep,
+                    calibrate=settings.calibrate,
                 ),
                 workdir=self.workdir,
             )
@@ -191,6 +199,22 @@ class GenmodelSession:
         invariant = find(name)
         invariant.check(parameters)
         return judge(invariant, self.context(index), parameters)
+
+    def for_candidate(self, spec: str) -> GenmodelSession:
+        """A run of another candidate under the same settings, which shares what is known of the reference.
+
+        Close it, and `release` what it has loaded, before the next one.
+        """
+        other = GenmodelSession(replace(self.settings, candidates=(spec,)), self.progress, self.echo)
+        other.residency = self.residency
+        if self.settings.reference is not None:
+            other._pipelines[self.settings.reference] = self.pipeline(self.settings.reference)
+        return other
+
+    def release(self) -> None:
+        """Let go of every live component."""
+        for pipeline in self._pipelines.values():
+            pipeline.release()
 
     def pipeline(self, spec: str) -> Pipeline:
         """The pipeline of `spec`, opened once; a partial candidate is laid over the reference."""
@@ -277,6 +301,11 @@ class GenmodelSession:
         if self.progress is not None:
             self.progress.clear()
 
+    @property
+    def kept(self) -> Path | None:
+        """The work folder, where it was asked to stay and something lies in it."""
+        return self._work.kept
+
     def close(self) -> None:
-        """Remove the work folder."""
+        """Remove the work folder, unless it was asked to stay."""
         self._work.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -48,6 +48,17 @@ class Settings:
     trainer: str | None = None
     train_command: str | None = None
     train_timeout: int = 1800
+    resume_args: str | None = None
+    zero_rate: float = 0.0
+    ladder: tuple[float, ...] | None = None
+    train_result: str | None = None
+    keep: bool = False
+    calibrate: str | None = None
+    sampler: str | None = None
+    sample_command: str | None = None
+    audit: bool = False
+    audit_time: int = 600
+    audit_min: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,12 @@ def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[01]|[01]?\.\d{1,9}", text) or float(text) > 1:
+        raise ValueError("a number from 0 to 1, as 0.9")
+    return float(text)
+
+
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match or not int(match[1]) or not int(match[2]):
@@ -120,6 +137,59 @@ def _command(text: str) -> str:
         return TrainCommand.parse(text).text
     except BadInputError as error:
         raise ValueError(f"a command ({error})") from None
+
+
+def _sample_command(text: str) -> str:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.sample_command import SampleCommand
+
+    try:
+        return SampleCommand.parse(text).text
+    except BadInputError as error:
+        raise ValueError(f"a command ({error})") from None
+
+
+def _resume_arguments(text: str) -> str:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.resuming import ResumeArguments
+
+    try:
+        return ResumeArguments.parse(text).text
+    except BadInputError as error:
+        raise ValueError(f"arguments ({error})") from None
+
+
+def _zero_rate(text: str) -> float:
+    from pytest_genmodel.training.habits import counts_as_zero
+
+    accepted = "a number that is zero in float32: 0, or 1e-46 for a trainer that refuses it"
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ValueError(accepted) from None
+    if not counts_as_zero(rate) or rate < 0:
+        raise ValueError(accepted)
+    return rate
+
+
+def _ladder(text: str) -> tuple[float, ...]:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.rates import parse_rates
+
+    try:
+        return parse_rates(text)
+    except BadInputError as error:
+        raise ValueError(str(error)) from None
+
+
+def _train_result(text: str) -> str:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.result import check_choice
+
+    try:
+        return check_choice(text)
+    except BadInputError as error:
+        raise ValueError(f"a result ({error})") from None
 
 
 def _device(text: str) -> str:
@@ -182,17 +252,91 @@ OPTIONS = (
         "COMMAND",
     ),
     Option(
+        "resume-args",
+        "resume_args",
+        "what the training command gets when a run goes on from an earlier one; {resume} is the newest saved state",
+        _resume_arguments,
+        "ARGUMENTS",
+    ),
+    Option(
         "train-timeout",
         "train_timeout",
         "seconds that a training command may take (default: 1800)",
         _whole(1, 1_000_000),
         "SECONDS",
     ),
+    Option(
+        "zero-lr",
+        "zero_rate",
+        "the rate that stands for zero, for a trainer that refuses 0: 1e-46 is zero in float32 (default: 0)",
+        _zero_rate,
+        "RATE",
+    ),
+    Option(
+        "lr-ladder",
+        "ladder",
+        "train a step at each of these rates, from 0 upwards, and see the drift grow: 0,1e-9,1e-7,1e-5",
+        _ladder,
+        "RATES",
+    ),
+    Option(
+        "train-result",
+        "train_result",
+        "which of the sets of weights that a trainer leaves is its result: a path below {output}, as "
+        "checkpoint-{steps}, or @latest, @ema (default: the final one)",
+        _train_result,
+        "RESULT",
+    ),
+    Option(
+        "calibrate",
+        "calibrate",
+        "keep how far the pipeline is from itself on this machine in this file, or read it there",
+        _text,
+        "FILE",
+    ),
+    Option("keep", "keep", "keep the work files of the run, and say where they are", _text, "", "store_true"),
+    Option(
+        "sampler",
+        "sampler",
+        "compare our samples with those of this function of yours (package.module:function)",
+        _function,
+        "FUNCTION",
+    ),
+    Option(
+        "sample-cmd",
+        "sample_command",
+        "compare our samples with those of this command; {candidate} or {lora}, {output}, {image}, {prompt}, {seed}, "
+        "{steps}, {frames}, {height}, {width} and {guidance} are filled in",
+        _sample_command,
+        "COMMAND",
+    ),
     Option("json", "json", "write the report there as JSON", _text, "FILE"),
     Option(
         "strict", "strict", "warnings fail, and tests without a candidate are errors", _text, "", "store_true"
     ),
     Option("no-suite", "suite", "do not add the built-in suite", _text, "", "store_false"),
+    Option(
+        "audit",
+        "audit",
+        "inject real faults into copies of the model, and count which of them the gate would catch",
+        _text,
+        "",
+        "store_true",
+    ),
+    Option(
+        "audit-time",
+        "audit_time",
+        "seconds after which the audit begins no further fault (default: 600)",
+        _whole(1, 1_000_000),
+        "SECONDS",
+    ),
+    Option(
+        "audit-min",
+        "audit_min",
+        "fail if the audited gate catches a smaller share of the faults, as 0.9",
+        _share,
+        "SHARE",
+    ),
 )
 
 
@@ -234,7 +378,28 @@ def read(config: pytest.Config) -> Settings:
         raise pytest.UsageError(
             "--genmodel-trainer and --genmodel-train-cmd both name the trainer: give one of them"
         )
-    return Settings(**values)
+    if "sampler" in values and "sample_command" in values:
+        raise pytest.UsageError(
+            "--genmodel-sampler and --genmodel-sample-cmd both name the inference: give one of them"
+        )
+    if "resume_args" in values and "train_command" not in values:
+        raise pytest.UsageError("--genmodel-resume-args belong to a command: give it as --genmodel-train-cmd")
+    return _audited(Settings(**values)) if values.get("audit") else Settings(**values)
+
+
+def _audited(settings: Settings) -> Settings:
+    """The audit takes the reference for the candidate where none is given: its copies are what is damaged.
+
+    Raises:
+        pytest.UsageError: there is nothing to copy, or more than one.
+    """
+    if not settings.candidates and settings.reference is None:
+        raise pytest.UsageError("--genmodel-audit damages copies of a model: give it as --genmodel-ref")
+    if len(settings.candidates) > 1:
+        raise pytest.UsageError("--genmodel-audit takes one candidate, and several were given (--genmodel-ckpt)")
+    if not settings.suite:
+        raise pytest.UsageError("--genmodel-audit and --genmodel-no-suite cannot both be asked for")
+    return replace(settings, candidates=settings.candidates or (str(settings.reference),))
 
 
 def _beside_ini(config: pytest.Config, option: Option, text: str) -> str:

@@ -21,12 +21,14 @@ _open: set[WorkFolder] = set()
 class WorkFolder:
     """A folder that is made when it is first asked for and removed by `close`; may be asked for again after that.
 
-    SIGTERM, with which CI ends a job, removes it too where nobody else handles that signal.
+    SIGTERM, with which CI ends a job, removes it too where nobody else handles that signal. With `keep` it is never
+    removed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = False) -> None:
         self._path: Path | None = None
         self._owner = 0
+        self._keep = keep
 
     @property
     def path(self) -> Path:
@@ -35,11 +37,19 @@ class WorkFolder:
             _end_with_the_process()
             self._owner = os.getpid()
             self._path = Path(tempfile.mkdtemp(prefix="genmodel-"))
-            _open.add(self)
+            if not self._keep:
+                _open.add(self)
         return self._path
+
+    @property
+    def kept(self) -> Path | None:
+        """The folder, where it was made and is to stay."""
+        return self._path if self._keep else None
 
     def close(self) -> None:
         """Remove the folder with what is in it. A forked child leaves it to the process that made it."""
+        if self._keep:
+            return
         if self._path is not None and self._owner == os.getpid():
             shutil.rmtree(self._path, ignore_errors=True)
         self._path = None

@@ -56,22 +56,22 @@ def diff(
 
 
 def _contract(expect: str, *checkpoints: Checkpoint) -> Callable[[str], Change]:
-    denoiser = next(filter(None, map(_denoiser, checkpoints)), "transformer")
-    contract = contract_for(expect, denoiser)
+    denoisers = next(filter(None, map(_denoisers, checkpoints)), ("transformer",))
+    contract = contract_for(expect, *denoisers)
 
     def change_of(name: str) -> Change:
         if name == ADAPTER:
             return contract.adapter
-        return contract.of(name or denoiser)  # what neither side names is what was trained
+        return contract.of(name or denoisers[0])  # what neither side names is what was trained
 
     return change_of
 
 
-def _denoiser(checkpoint: Checkpoint) -> str | None:
+def _denoisers(checkpoint: Checkpoint) -> tuple[str, ...]:
     try:
-        return family_of(checkpoint).denoiser
+        return family_of(checkpoint).denoisers(checkpoint.components)
     except UnknownFamilyError:
-        return next((name for name in ("transformer", "unet") if name in checkpoint.components), None)
+        return tuple(name for name in ("transformer", "unet") if name in checkpoint.components)[:1]
 
 
 def _check_compared(done: Sequence[Compared], ours: Checkpoint, theirs: Checkpoint) -> None:

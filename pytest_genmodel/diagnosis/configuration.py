@@ -33,7 +33,7 @@ def configuration_findings(
     """
     if ours.class_name == theirs.class_name and plain_config(ours.config) == plain_config(theirs.config):
         return
-    if ours.class_name != theirs.class_name and not theirs.has_weights:
+    if _kind(ours.class_name) != _kind(theirs.class_name) and not theirs.has_weights:
         yield Finding(
             "GM401",
             f"the class is {ours.class_name}, the reference's {theirs.class_name}",
@@ -45,11 +45,21 @@ def configuration_findings(
     for key, (value, wanted) in differences(effective_config(ours), effective_config(theirs)).items():
         if (ours.class_name, key) in inert:
             continue
-        stored = "" if key in ours.config else ", by default: the file does not name it"
+        is_default = key.partition(".")[0] not in ours.config
+        stored = ", by default: the file does not name it" if is_default else ""
         yield Finding(
             "GM404" if key in soft else "GM401",
             f"{key} is {value!r}{stored}; the reference's is {wanted!r}",
             component=ours.name,
             location=f"{file}:{key}",
-            evidence={"candidate": value, "reference": wanted, "is_default": key not in ours.config},
+            evidence={"candidate": value, "reference": wanted, "is_default": is_default},
         )
+
+
+def _kind(class_name: str) -> str:
+    """The class's name without what says how it computes: transformers writes it by what is installed.
+
+    T5TokenizerFast and T5Tokenizer are one class in transformers 5; CLIPImageProcessorPil is what CLIPImageProcessor
+    is without torchvision, and was CLIPFeatureExtractor.
+    """
+    return class_name.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")

@@ -1,11 +1,11 @@
-"""Writing into a copy of a checkpoint: its tensors and JSON values, in place."""
+"""Rewriting a small safetensors file of a copy in memory: its tensors and its metadata."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 DENOISER = "transformer/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
-TEXT_ENCODER = "text_encoder/model.safetensors"
 ADAPTER = "pytorch_lora_weights.safetensors"
-TO_Q, TO_K = (f"transformer_blocks.0.attn1.{name}.weight" for name in ("to_q", "to_k"))
-SHARED, ALIAS = "shared.weight", "encoder.embed_tokens.weight"
+TO_Q = "transformer_blocks.0.attn1.to_q.weight"
 
 
 def edit(file: Path, change: Callable[[Tensors], Tensors | None]) -> None:
@@ -50,23 +48,6 @@ def _stored(file: Path) -> tuple[Tensors, dict[str, str] | None]:
 def _write(file: Path, tensors: Tensors, metadata: dict[str, str] | None) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=metadata)
-
-
-def edit_json(file: Path, **values: Any) -> None:
-    """Set keys of a JSON object."""
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
-
-
-def everywhere(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tensors], Tensors]:
-    """A change of every floating-point tensor."""
-    return lambda tensors: {n: change(t) if t.is_floating_point() else t for n, t in tensors.items()}
-
-
-def noise(tensor: torch.Tensor, size: float, seed: int = 0) -> torch.Tensor:
-    """Gaussian noise of `size` times the tensor's own spread, drawn from a generator of its own."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    spread = float(tensor.float().std()) if tensor.numel() > 1 else 1.0
-    return (torch.randn(tensor.shape, generator=generator) * size * spread).to(tensor.dtype)
+    beside = file.with_name(f".{file.name}.part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
+    os.replace(beside, file)

@@ -1,107 +1,269 @@
-"""Faults of files and folders: stale sets, lone shards, averages, code."""
+"""Faults of files and folders: damaged, stale, missing, averages, code."""
 
 from __future__ import annotations
 
 import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from pytest_genmodel.faults.editing import DENOISER, TO_Q, edit_json, edit_one, noise
-from pytest_genmodel.faults.registry import fault
+from pytest_genmodel.faults.copy import Copy, clone
+from pytest_genmodel.faults.drift import noise
+from pytest_genmodel.faults.registry import Injected, Place, fault
 
-_INDEX = "diffusion_pytorch_model.safetensors.index.json"
+_STALE = "https://github.com/huggingface/diffusers/issues/14719"
+_BROKEN_OFF = "https://github.com/huggingface/diffusers/issues/11989"
 
 
 @fault(
     "GM105",
     "coverage",
-    location="diffusion_pytorch_model.bin",
+    layer="checkpoint-container",
+    entries=("stale-safetensors-beats-new-bin",),
     seen_in="https://github.com/huggingface/diffusers/issues/14769",
 )
-def stale_safetensors(folder: Path) -> None:
+def stale_safetensors(copy: Copy) -> Place:
     """The result was saved as .bin beside an older .safetensors, which is what a loader reads."""
     import torch
-    from safetensors.torch import load_file
 
-    trained = {name: tensor + noise(tensor, 0.01) for name, tensor in load_file(folder / DENOISER).items()}
-    torch.save(trained, folder / "transformer/diffusion_pytorch_model.bin")
+    component = copy.component(copy.denoiser)
+    if len(component.file_sets[0].files) > 1 or component.library != "diffusers":
+        copy.does_not_apply("the denoiser is stored in several files")
+    trained = {name: entry.read() for name, entry in copy.tensors(copy.denoiser).items()}
+    trained = {name: tensor + noise(tensor, 0.01) for name, tensor in trained.items()}
+    torch.save(trained, component.folder / "diffusion_pytorch_model.bin")
+    return Place(copy.denoiser, "diffusion_pytorch_model.bin")
 
 
-@fault("GM103", "coverage", seen_in="https://github.com/huggingface/diffusers/issues/14719")
-def stale_index(folder: Path) -> None:
+@fault(
+    "GM103", "coverage", layer="checkpoint-container", entries=("stale-index-after-unshard",), seen_in=_STALE
+)
+def stale_index(copy: Copy) -> Place:
     """A shard index was left behind when the shards were replaced by one file, and a loader follows it."""
-    index = {"metadata": {}, "weight_map": {TO_Q: "diffusion_pytorch_model-00001-of-00002.safetensors"}}
-    (folder / "transformer" / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+    component = copy.component(copy.denoiser)
+    if component.file_sets[0].index is not None or component.library != "diffusers":
+        copy.does_not_apply("the denoiser is stored in several files")
+    stem = component.file_sets[0].files[0].stem
+    index = {"metadata": {}, "weight_map": {copy.matrix(): f"{stem}-00001-of-00002.safetensors"}}
+    copy.write(component.folder / f"{stem}.safetensors.index.json", json.dumps(index))
+    return Place(copy.denoiser)
 
 
-@fault("GM106", "coverage", component=None, location="best.safetensors", severity="warning")
-def result_beside_the_components(folder: Path) -> None:
+@fault("GM106", "coverage", layer="checkpoint-container", severity="warning")
+def result_beside_the_components(copy: Copy) -> Place:
     """The trained weights lie beside the component's folder, under a name that nobody reads."""
-    shutil.copy2(folder / DENOISER, folder / "best.safetensors")
+    clone(copy.first_file(copy.denoiser), copy.folder / "best.safetensors")
+    return Place(None, "best.safetensors")
 
 
-@fault("GM109", needs_reference=True)
-def lone_shard(folder: Path) -> Path:
+@fault("GM109", layer="checkpoint-container", needs_reference=True)
+def lone_shard(copy: Copy) -> Injected:
     """One shard of several was copied and given by itself."""
-    _shard(folder)
-    return sorted((folder / "transformer").glob("*-of-*.safetensors"))[1]
+    _shard(copy)
+    files = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))
+    return Injected(files[1], Place(copy.denoiser))
 
 
-@fault("GM111", location=_INDEX, severity="warning")
-def index_of_another_save(folder: Path) -> None:
+@fault("GM111", layer="checkpoint-container", severity="warning", seen_in=_STALE)
+def index_of_another_save(copy: Copy) -> Place:
     """The index lacks a tensor that its shards hold."""
-    _shard(folder)
-    path = folder / "transformer" / _INDEX
-    index = json.loads(path.read_text(encoding="utf-8"))
-    del index["weight_map"][TO_Q]
-    path.write_text(json.dumps(index), encoding="utf-8")
+    index = _shard(copy)
+    stored = json.loads(index.read_text(encoding="utf-8"))
+    del stored["weight_map"][copy.matrix()]
+    copy.write(index, json.dumps(stored))
+    return Place(copy.denoiser, index.name)
+
+
+@fault("GM103", "coverage", layer="checkpoint-container")
+def shard_missing(copy: Copy) -> Place:
+    """One of the shards was not copied."""
+    _shard(copy)
+    files = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))
+    copy.delete(files[1])
+    return Place(copy.denoiser)
+
+
+@fault("GM101", "coverage", layer="checkpoint-container")
+def shards_of_two_saves(copy: Copy) -> Place:
+    """The second shard holds a tensor of the first one once more, with other values: the last one read wins."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    _shard(copy)
+    first, second = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))[:2]
+    tensors = load_file(second)
+    for name, tensor in load_file(first).items():
+        tensors.setdefault(name, torch.zeros_like(tensor))
+    copy.delete(second)
+    save_file(tensors, second, {"format": "pt"})
+    return Place(copy.denoiser)
+
+
+def _shard(copy: Copy) -> Path:
+    """Store the denoiser in two files; gives the index."""
+    component = copy.component(copy.denoiser)
+    if (index := component.file_sets[0].index) is not None:
+        return index
+    [file] = component.file_sets[0].files
+    entries = copy.tensors(copy.denoiser)
+    parts = [file.with_name(f"{file.stem}-0000{number}-of-00002{file.suffix}") for number in (1, 2)]
+    names = sorted(entries)
+    homes = {name: parts[number >= len(names) // 2] for number, name in enumerate(names)}
+    from pytest_genmodel.checkpoints.writing import write_safetensors
+    from pytest_genmodel.faults.stored import weight_set
+
+    for part in parts:
+        write_safetensors(
+            part, weight_set({n: replace(e, file=part) for n, e in entries.items() if homes[n] == part})
+        )
+    copy.delete(file)
+    index = file.with_name(f"{file.name}.index.json")
+    copy.write(index, json.dumps({"metadata": {}, "weight_map": {n: home.name for n, home in homes.items()}}))
+    return index
+
+
+@fault("GM101", "coverage", layer="checkpoint-container", seen_in=_BROKEN_OFF)
+def file_cut_short(copy: Copy) -> Place:
+    """The weights file ends early: the download was broken off."""
+    file = copy.own(copy.first_file(copy.denoiser))
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size // 2)
+    return Place(copy.denoiser, file.name)
+
+
+@fault("GM101", "coverage", layer="checkpoint-container")
+def empty_file(copy: Copy) -> Place:
+    """The weights file of the VAE has no byte: the disk was full."""
+    file = copy.first_file("vae")
+    copy.write(file, b"")
+    return Place("vae", file.name)
+
+
+@fault("GM101", "coverage", layer="checkpoint-container")
+def bytes_behind_the_end(copy: Copy) -> Place:
+    """Bytes follow the last tensor of the file: two saves were written over each other."""
+    file = copy.own(copy.first_file("text_encoder"))
+    with file.open("ab") as stream:
+        stream.write(bytes(16))
+    return Place("text_encoder", file.name)
+
+
+@fault("GM102", "coverage", layer="checkpoint-container")
+def pointer_instead_of_weights(copy: Copy) -> Place:
+    """The repository was cloned without git-lfs: the file holds three lines of text."""
+    file = copy.first_file(copy.denoiser)
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {file.stat().st_size}\n"
+    copy.write(file, text)
+    return Place(copy.denoiser, file.name)
+
+
+@fault("GM103", "coverage", layer="checkpoint-container")
+def weights_not_copied(copy: Copy) -> Place:
+    """The VAE's folder holds its configuration and no weights."""
+    for file in copy.component("vae").file_sets[0].files:
+        copy.delete(file)
+    return Place("vae")
+
+
+@fault("GM103", "coverage", layer="checkpoint-container")
+def component_not_copied(copy: Copy) -> Place:
+    """The VAE's folder was not copied."""
+    copy.delete(copy.path("vae"))
+    return Place(None, "model_index.json")
+
+
+@fault("GM101", "coverage", layer="config")
+def configuration_is_no_json(copy: Copy) -> Place:
+    """The configuration breaks off in the middle."""
+    path = copy.component(copy.denoiser).config_path
+    assert path is not None
+    copy.write(path, path.read_text(encoding="utf-8")[:-30])
+    return Place(copy.denoiser, path.name)
+
+
+@fault("GM103", "coverage", layer="scheduler")
+def scheduler_not_copied(copy: Copy) -> Place:
+    """The scheduler's folder is empty."""
+    folder = copy.path("scheduler")
+    copy.delete(folder)
+    folder.mkdir()
+    return Place("scheduler")
 
 
 @fault(
     "GM110",
-    component=None,
-    location="transformer/my_model.py",
+    layer="security",
     severity="warning",
     seen_in="https://github.com/huggingface/diffusers/issues/13446",
 )
-def code_among_the_weights(folder: Path) -> None:
+def code_among_the_weights(copy: Copy) -> Place:
     """A Python file lies in a component's folder, where a careless loader would import it."""
-    (folder / "transformer/my_model.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    copy.write(copy.path(copy.denoiser) / "my_model.py", "raise SystemExit('imported')\n")
+    return Place(None, f"{copy.denoiser}/my_model.py")
 
 
 @fault(
     "GM104",
     "coverage",
-    component="extra",
-    location="model_index.json:extra",
+    layer="security",
+    entries=("custom-pipeline-bypasses-trust",),
     seen_in="https://github.com/huggingface/diffusers/issues/13446",
 )
-def class_of_its_own(folder: Path) -> None:
+def class_of_its_own(copy: Copy) -> Place:
     """The model index names a class that comes with the checkpoint."""
-    edit_json(folder / "model_index.json", extra=["my_module", "MyModel"])
+    copy.set_index(extra=["my_module", "MyModel"])
+    return Place("extra", "model_index.json:extra")
 
 
-@fault("GM310", severity="warning", seen_in="https://github.com/huggingface/diffusers/issues/1818")
-def average_is_the_raw_weights(folder: Path) -> None:
+class _Marker:
+    """Unpickling it would call a function that is no tensor's."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled",)
+
+
+@fault(
+    "GM104",
+    "coverage",
+    layer="security",
+    entries=("followyourcanvas-14-weights-only-false",),
+    seen_in="https://github.com/mayuelala/FollowYourCanvas/pull/14",
+)
+def pickle_that_calls(copy: Copy) -> Place:
+    """The weights are a pickle that calls a function when it is read."""
+    import torch
+
+    component = copy.component("vae")
+    for file in component.file_sets[0].files:
+        copy.delete(file)
+    file = component.folder / "diffusion_pytorch_model.bin"
+    torch.save({"weight": torch.zeros(2), "marker": _Marker()}, file)
+    return Place("vae", file.name)
+
+
+@fault(
+    "GM310",
+    layer="ema",
+    severity="warning",
+    entries=("convert-extract-ema-no-op", "lightning-checkpoint-saved-in-swapped-state"),
+    seen_in="https://github.com/huggingface/diffusers/issues/1818",
+)
+def average_is_the_raw_weights(copy: Copy) -> Place:
     """The folder of the average holds the raw weights."""
-    shutil.copytree(folder / "transformer", folder / "transformer_ema")
+    clone(copy.path(copy.denoiser), copy.folder / f"{copy.denoiser}_ema")
+    return Place(copy.denoiser)
 
 
-@fault("GM311", needs_reference=True, seen_in="https://github.com/huggingface/diffusers/issues/5783")
-def average_never_moved(folder: Path) -> None:
+@fault(
+    "GM311",
+    layer="ema",
+    needs_reference=True,
+    entries=("ema-never-stepped",),
+    seen_in="https://github.com/huggingface/diffusers/issues/5783",
+)
+def average_never_moved(copy: Copy) -> Place:
     """The average was created and never updated, while the weights were trained."""
-    shutil.copytree(folder / "transformer", folder / "transformer_ema")
-    edit_one(folder / DENOISER, TO_Q, lambda tensor: tensor + noise(tensor, 0.01))
-
-
-def _shard(folder: Path) -> None:
-    """Save the denoiser anew, in several files."""
-    from diffusers import CogVideoXTransformer3DModel
-
-    from pytest_genmodel.pipelines.library import quiet
-
-    with quiet():
-        model = CogVideoXTransformer3DModel.from_pretrained(folder / "transformer")
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
-        shutil.rmtree(folder / "transformer")
-        model.save_pretrained(folder / "transformer", max_shard_size=f"{size // 3000}KB")
+    if copy.reference is None:
+        copy.does_not_apply("it shows against a reference only")
+    clone(copy.reference / copy.denoiser, copy.folder / f"{copy.denoiser}_ema")
+    copy.change(copy.denoiser, copy.matrix(), lambda tensor: tensor + noise(tensor, 0.01))
+    return Place(copy.denoiser)

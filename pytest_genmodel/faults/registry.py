@@ -5,82 +5,197 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, NamedTuple
 
-Subject = Literal["pipeline", "trained", "adapter"]
-Inject = Callable[[Path], "Path | None"]
+from pytest_genmodel.faults.copy import Copy
 
-_MODULES = ("values", "names", "files", "adapters", "drift")
+KINDS = ("checkpoint", "adapter", "environment")
+"""What a fault is applied to."""
+LAYERS = (
+    "checkpoint-container",
+    "config",
+    "dataset-cache",
+    "distributed-save",
+    "dtype",
+    "ema",
+    "image-conditioning",
+    "key-naming",
+    "lora",
+    "offload/device",
+    "optimizer",
+    "positional-embedding",
+    "precision/attention-backend",
+    "quantization",
+    "rng/determinism",
+    "scheduler",
+    "security",
+    "text-encoder",
+    "trainer-loop",
+    "vae",
+    "version-skew",
+    "weights-values",
+)
+"""Where real faults sit, in the order in which a report lists them."""
+
+_MODULES = (
+    "values",
+    "names",
+    "files",
+    "configuration",
+    "texts",
+    "drift",
+    "adapters",
+    "experts",
+    "conditioning",
+    "attention",
+    "schedules",
+    "randomness",
+    "loading",
+    "decoding",
+)
+
+
+class Place(NamedTuple):
+    """Where a fault sits: the component, and the exact tensor or configuration key where one can be named."""
+
+    component: str | None
+    location: str | None = None
+
+
+class Injected(NamedTuple):
+    """What an injection made: the path to judge, and where the fault sits."""
+
+    path: Path
+    place: Place
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A breakage that can be injected into a throw-away copy.
+    """A breakage that can be injected on purpose.
 
-    `inject(folder)` damages a checkpoint in place and gives the path to judge, where it is not the folder.
-    `subject` says what the folder must hold: any tiny pipeline, a trained one, or a LoRA as diffusers saves it.
-    `invariant` is the claim that fails, `code` the one rule it names, `component` and `location` the place.
-    `expect` is the expectation to state; with one, the healthy model is the reference.
+    `kind` says what it is applied to: a whole pipeline's folder, a LoRA as diffusers saves it, or the environment
+    of a run (a library with a bug: candidate and reference alike). `invariant` is the claim that must fail,
+    `code` the rule that it must name, `severity` how much that weighs, `level` the least level at which it shows.
+    `model` is the tiny pipeline that it is made of, `expect` the expectation under which it shows, with
+    `needs_reference` the healthy model as the reference. `entries` are the ids of the real faults it imitates,
+    `seen_in` their threads.
     """
 
     name: str
-    inject: Inject
-    code: str
+    function: Callable[..., Any]
+    kind: str
+    layer: str
+    code: str | None
     invariant: str
-    component: str | None
-    location: str | None
     severity: str
-    subject: Subject
+    level: str
+    model: str
     expect: str | None
     needs_reference: bool
+    entries: tuple[str, ...]
     seen_in: str | None
+    place: Place | None
 
     @property
     def summary(self) -> str:
         """What it imitates, in one line."""
-        return (inspect.getdoc(self.inject) or self.name).splitlines()[0]
+        return (inspect.getdoc(self.function) or self.name).splitlines()[0]
+
+    def inject(self, folder: Path, reference: Path | None = None) -> Injected:
+        """Damage the checkpoint in `folder`; `reference` is the folder that it is compared with.
+
+        Raises:
+            DoesNotApplyError: the fault cannot be made of this checkpoint.
+        """
+        found = self.function(Copy(folder, reference))
+        if isinstance(found, Injected):
+            return found
+        return Injected(folder, found if isinstance(found, Place) else Place(None))
+
+    def broken(self, folder: Path) -> AbstractContextManager[None]:
+        """Break the library for as long as the context lasts; `folder` holds the model that is judged in it.
+
+        Raises:
+            DoesNotApplyError: on entering: the model does not use that part of the library.
+        """
+        context: AbstractContextManager[None] = self.function(Copy(folder))
+        return context
 
 
 _FAULTS: dict[str, Fault] = {}
+Function = Callable[..., Any]
 
 
 def fault(
-    code: str,
+    code: str | None,
     invariant: str = "sound_weights",
     *,
-    component: str | None = "transformer",
-    location: str | None = None,
+    layer: str,
     severity: str = "error",
-    subject: Subject = "pipeline",
+    kind: str = "checkpoint",
+    level: str = "static",
+    model: str = "cogvideox-i2v",
     expect: str | None = None,
     needs_reference: bool = False,
+    entries: tuple[str, ...] = (),
     seen_in: str | None = None,
-) -> Callable[[Inject], Inject]:
+    place: Place | None = None,
+) -> Callable[[Function], Function]:
     """Register a function as a fault, under its own name; the fields are those of `Fault`."""
 
-    def wrap(inject: Inject) -> Inject:
-        _FAULTS[inject.__name__] = Fault(
-            inject.__name__,
-            inject,
+    def wrap(function: Function) -> Function:
+        _FAULTS[function.__name__] = Fault(
+            function.__name__,
+            function,
+            kind,
+            layer,
             code,
             invariant,
-            component,
-            location,
             severity,
-            subject,
+            level,
+            model,
             expect,
-            needs_reference or expect is not None or subject == "adapter",
+            needs_reference or expect is not None or kind == "adapter",
+            entries,
             seen_in,
+            place,
         )
-        return inject
+        return function
 
     return wrap
 
 
+def broken_library(
+    code: str | None,
+    invariant: str,
+    *,
+    layer: str,
+    place: Place | None = None,
+    level: str = "quick",
+    model: str = "cogvideox-i2v",
+    entries: tuple[str, ...] = (),
+    seen_in: str | None = None,
+) -> Callable[[Function], Function]:
+    """Register a context manager as a fault of the environment: it breaks the library while it lasts."""
+    return fault(
+        code,
+        invariant,
+        layer=layer,
+        kind="environment",
+        level=level,
+        model=model,
+        needs_reference=True,
+        entries=entries,
+        seen_in=seen_in,
+        place=place,
+    )
+
+
 def all_faults() -> Mapping[str, Fault]:
-    """Every fault by name."""
+    """Every fault by name, in the order of the modules."""
     for module in _MODULES:
         importlib.import_module(f"pytest_genmodel.faults.{module}")
     return dict(_FAULTS)

@@ -28,7 +28,10 @@ class CannotJudgeError(GenmodelError):
 class Policy:
     """How a run judges: the expectation (None: none was stated), the level, and whether warnings fail.
 
-    `timeout` is the number of seconds that a training command may take, `echo` is given the lines that it prints.
+    `timeout` is the number of seconds that a training command may take, `echo` is given the lines that it prints,
+    `resume_args` are its arguments when a run goes on from an earlier one. `zero_rate` is the rate that stands for
+    zero, `train_result` says which of the sets of weights that a trainer leaves is meant, `keep` that work files stay,
+    `calibrate` the file that measured floors are kept in.
     """
 
     expect: str | None = None
@@ -36,13 +39,20 @@ class Policy:
     strict: bool = False
     timeout: float = TIMEOUT
     echo: Callable[[str], None] | None = None
+    resume_args: str | None = None
+    zero_rate: float = 0.0
+    train_result: str | None = None
+    keep: bool = False
+    calibrate: str | None = None
 
 
 @dataclass
 class Context:
     """The session's view of one candidate.
 
-    `measurements` collects numbers for the report; each judged invariant gets a context with an empty one.
+    `measurements` collects numbers for the report, `attachments` texts that belong to a failure (what a trainer
+    printed last) by their titles; each judged invariant gets a context with empty ones. `shared` holds, for the
+    whole session, what several invariants need and is made once (training runs).
     """
 
     label: str
@@ -52,6 +62,8 @@ class Context:
     policy: Policy
     workdir: Path
     measurements: dict[str, Any] = field(default_factory=dict)
+    attachments: dict[str, str] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def candidate(self) -> Pipeline:
@@ -82,7 +94,7 @@ class Context:
     @property
     def contract(self) -> Contract:
         """Which components may differ from the reference, by the stated expectation."""
-        return contract_for(self.policy.expect, self.candidate.family.denoiser)
+        return contract_for(self.policy.expect, *self.candidate.denoisers)
 
     @property
     def is_full(self) -> bool:
@@ -92,6 +104,10 @@ class Context:
     def measure(self, **values: Any) -> None:
         """Add numbers (or short texts) to the verdict's measurements."""
         self.measurements.update(values)
+
+    def attach(self, title: str, text: str) -> None:
+        """Add a text that is shown where the verdict fails, or cannot be given."""
+        self.attachments[title] = text
 
     def skip(self, reason: str) -> NoReturn:
         """Say that the invariant does not apply."""

@@ -10,23 +10,28 @@ from pytest_genmodel.diagnosis.change import Change
 
 @dataclass(frozen=True)
 class Contract:
-    """What may differ. `components` lists the exceptions, `otherwise` holds for all others."""
+    """What may differ. `components` lists the exceptions, `otherwise` holds for all others.
+
+    Of the components in `one_of` at least one must differ: of two experts a run may train either.
+    """
 
     components: Mapping[str, Change]
     otherwise: Change = Change.FORBIDDEN
     adapter: Change = Change.ALLOWED
+    one_of: tuple[str, ...] = ()
 
     def of(self, component: str) -> Change:
         """What holds for `component`."""
         return self.components.get(component, self.otherwise)
 
 
-def contract_for(expect: str | None, denoiser: str) -> Contract:
-    """Spell out one of `expectations.EXPECTATIONS`, or None (denoiser allowed)."""
+def contract_for(expect: str | None, denoiser: str, *experts: str) -> Contract:
+    """Spell out one of `expectations.EXPECTATIONS`, or None (denoiser allowed); `experts` are further denoisers."""
+    allowed = dict.fromkeys((denoiser, *experts), Change.ALLOWED)
     if expect == "identical":
         return Contract({}, adapter=Change.FORBIDDEN)
     if expect == "finetuned":
-        return Contract({denoiser: Change.REQUIRED})
+        return Contract(allowed, one_of=tuple(allowed)) if experts else Contract({denoiser: Change.REQUIRED})
     if expect == "adapter":
         return Contract({}, adapter=Change.REQUIRED)
-    return Contract({denoiser: Change.ALLOWED})
+    return Contract(allowed)

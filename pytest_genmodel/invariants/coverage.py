@@ -24,7 +24,7 @@ from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
-from pytest_genmodel.invariants.coverage_files import missing_findings, needs_weights
+from pytest_genmodel.invariants.coverage_files import contradiction_findings, missing_findings, needs_weights
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
@@ -52,6 +52,7 @@ def coverage(context: Context) -> Iterator[Finding]:
     checked = 0
     yield from foreign_classes(candidate.checkpoint)
     yield from missing_findings(candidate)
+    yield from contradiction_findings(candidate)
     load = context.policy.level is not Level.STATIC
     for name, component in candidate.checkpoint.components.items():
         try:

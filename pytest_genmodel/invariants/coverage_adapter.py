@@ -163,12 +163,15 @@ def _attached(pipeline: Pipeline, adapter: Adapter) -> Iterator[Finding]:
 def _unbacked(denoiser: str, attached: dict[str, Resident], stored: set[str]) -> Iterator[Finding]:
     """What lives in the model and no file backs, or was never given its memory."""
     names = {bare: resident.name.replace(f".{ADAPTER_NAME}", "") for bare, resident in attached.items()}
+    filled = _filled_up(attached, stored)
     groups = {
         f"are in no file and are {NEVER_LOADED}": [
             bare for bare, r in attached.items() if bare not in stored and r.tensor.is_meta
         ],
         "are in no file and are random: freshly initialised": [
-            bare for bare, r in attached.items() if bare not in stored and not r.tensor.is_meta
+            bare
+            for bare, r in attached.items()
+            if bare not in stored and not r.tensor.is_meta and _module(bare) not in filled
         ],
         f"are in the file, and are {NEVER_LOADED}": [
             bare for bare, r in attached.items() if bare in stored and r.tensor.is_meta
@@ -186,6 +189,24 @@ def _unbacked(denoiser: str, attached: dict[str, Resident], stored: set[str]) ->
                 cause="the file holds a part of the adapter only; the load says so in a log line at most",
                 action="Save the complete adapter: lora_A and lora_B of every layer.",
             )
+
+
+def _filled_up(attached: dict[str, Resident], stored: set[str]) -> set[str]:
+    """Layers that are in no file and whose factors are zero, both of them: they add nothing.
+
+    diffusers gives a LoRA of a text-to-video Wan such factors for the image's keys and values. What PEFT makes anew
+    has a random lora_A.
+    """
+    added: dict[str, bool] = {}
+    for bare, resident in attached.items():
+        if bare not in stored and not resident.tensor.is_meta:
+            module = _module(bare)
+            added[module] = added.get(module, True) and not bool(resident.tensor.any())
+    return {module for module, is_zero in added.items() if is_zero}
+
+
+def _module(bare: str) -> str:
+    return bare.rpartition(".lora_")[0]
 
 
 def _is_stored(resident: Resident, adapter: Adapter, name: str) -> bool:

@@ -28,7 +28,7 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     cannot judge (a file that cannot be read, no memory, its own crash) is inconclusive, never passed.
     """
     start = perf_counter()
-    context = replace(context, measurements={})
+    context = replace(context, measurements={}, attachments={})
     findings: list[Finding] = []
     reason: str | None = None
     try:
@@ -67,6 +67,7 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
         parameters=parameters,
         measurements=context.measurements,
         findings=tuple(findings),
+        attachments=context.attachments,
     )
 
 

@@ -11,12 +11,13 @@ from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.training_run import (
-    UNWATCHED,
     Trainer,
+    cannot_witness,
     check_values,
-    nothing_trained,
+    is_witnessed,
     nothing_written,
     run_findings,
+    steps_findings,
     stored_differences,
     train_once,
 )
@@ -37,7 +38,8 @@ def learning_moves(
     """
     trained = train_once(context, trainer, lr=lr, steps=steps)
     yield from run_findings(trained)
-    if trained.observed is not None:
+    yield from steps_findings(context, trained)
+    if trained.observed is not None and trained.observed.steps:
         yield from _learned(context, trained.observed)
     if trained.checkpoint is None:
         yield from nothing_written(trained)
@@ -46,13 +48,12 @@ def learning_moves(
         yield from _adapter_moved(trained)
     else:
         yield from _claimed_moved(context, trained)
-    if trained.observed is None:
-        context.cannot_judge(UNWATCHED)
+    if not is_witnessed(trained):
+        cannot_witness(context, trained)
 
 
 def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
-    context.measure(steps=observed.steps, largest_rate=observed.largest_rate, moved=observed.moved)
-    yield from nothing_trained(observed)
+    context.measure(moved=observed.moved)
     if not all(observed.finite_gradients):
         yield Finding("GM708", "gradients are NaN or Inf", location="optimizer")
     if observed.kept and observed.steps:
@@ -92,13 +93,16 @@ def _adapter_moved(trained: Trained) -> Iterator[Finding]:
 
 
 def _claimed_moved(context: Context, trained: Trained) -> Iterator[Finding]:
-    denoiser = context.candidate.family.denoiser
-    model = skeleton(context.candidate.checkpoint.components[denoiser])
-    claimed = {name for name, _ in model.named_parameters()}
-    tied = {name: group for group in tie_groups(residents(model)) for name in group}
-    for name, difference in stored_differences(context, trained):
+    differences = dict(stored_differences(context, trained))
+    denoisers = context.candidate.denoisers
+    # Of several experts a run may train one alone: those that are as they were are not claimed, if any moved.
+    trained_ones = [name for name in denoisers if name in differences and differences[name].changed]
+    for name, difference in differences.items():
         moved = {unwrapped(tensor) for tensor in difference.changed}
-        if name == denoiser:
+        if name in (trained_ones or denoisers):
+            model = skeleton(context.candidate.checkpoint.components[name])
+            claimed = {parameter for parameter, _ in model.named_parameters()}
+            tied = {alias: group for group in tie_groups(residents(model)) for alias in group}
             moved = {alias for tensor in moved for alias in tied.get(tensor, (tensor,))}
             if kept := sorted(claimed - moved - set(difference.missing)):
                 yield finding_of(

@@ -21,7 +21,11 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of judging one invariant. `reason` says why it was skipped or could not be judged."""
+    """What came of judging one invariant. `reason` says why it was skipped or could not be judged.
+
+    `attachments` are texts that help to read a failure (what a trainer printed last), by their titles; they are
+    shown beside it and are no part of the report's schema.
+    """
 
     invariant: str
     outcome: Outcome
@@ -30,6 +34,7 @@ class Verdict:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     measurements: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    attachments: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as the report's schema spells it; the item adds its id and candidate."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from math import prod
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter
+from pytest_genmodel.checkpoints.diff import hold_the_same_numbers
+from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.comparison import of_other_kind, one_sided
@@ -29,6 +32,7 @@ def same_weights(context: Context) -> Iterator[Finding]:
         context.contract,
     )
     compared = 0
+    changed: set[str] = set()
     for name in dict.fromkeys((*reference.components, *candidate.components)):
         if name not in candidate.components or name not in reference.components:
             where = "candidate" if name in candidate.components else "reference"
@@ -40,12 +44,47 @@ def same_weights(context: Context) -> Iterator[Finding]:
         elif ours.has_weights:
             difference = compare_stored(ours, theirs, context.candidate.progress)
             compared += difference.compared
+            if difference.changed or difference.missing or difference.extra:
+                changed.add(name)
             context.measure(**{name: numbers(difference)})
             yield from difference_findings(name, difference, contract.of(name))
+    if contract.one_of and not changed.intersection(contract.one_of):
+        yield Finding(
+            "GM302",
+            f"none of {', '.join(contract.one_of)} differs from the reference's, and one was expected to",
+            component=contract.one_of[0],
+        )
+    yield from _exchanged(context, changed)
     yield from _judge_adapter(context)
     context.measure(tensors_compared=compared)
     if not compared:
         context.cannot_judge("candidate and reference have no tensor in common")
+
+
+def _exchanged(context: Context, changed: Collection[str]) -> Iterator[Finding]:
+    """Denoisers of which one holds what another holds in the reference: shapes are equal, and it runs."""
+    ours, theirs = context.candidate.checkpoint.components, context.reference.checkpoint.components
+    names = [name for name in context.candidate.denoisers if name in theirs]
+    for name in names:
+        for other in names:
+            if name in changed and other != name and _hold_the_same(ours[name].weights, theirs[other].weights):
+                yield Finding(
+                    "GM431",
+                    f"every weight of the {name} is that of the reference's {other}",
+                    component=name,
+                    location=f"{name}/",
+                    cause="the folders of the experts were exchanged, or one was saved under both names",
+                )
+
+
+def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
+    """Whether two sets of weights are equal; where they are not, one small tensor mostly says so."""
+    if ours.tensors.keys() != theirs.tensors.keys():
+        return False
+    smallest = min(ours.tensors, key=lambda name: prod(ours.tensors[name].shape))
+    if not hold_the_same_numbers(ours.read(smallest), theirs.read(smallest)):
+        return False
+    return ours.content_digest() == theirs.content_digest()
 
 
 def _judge_adapter(context: Context) -> Iterator[Finding]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise
-from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
+from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.configuration import same_config
 from pytest_genmodel.invariants.context import Context
@@ -15,50 +17,141 @@ from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
 from pytest_genmodel.invariants.training_run import (
-    UNWATCHED,
     Trainer,
+    cannot_witness,
     check_values,
     context_of,
-    nothing_trained,
+    is_witnessed,
+    not_its_own,
     nothing_written,
     run_findings,
+    steps_findings,
     stored_differences,
     train_once,
 )
 from pytest_genmodel.tensors import Tolerance, default_tolerance
-from pytest_genmodel.training.habits import HABITS
+from pytest_genmodel.training.complaints import complaint_of
+from pytest_genmodel.training.habits import counts_as_zero, habit_of
 from pytest_genmodel.training.observer import Observed
-from pytest_genmodel.transformations.train import Trained
+from pytest_genmodel.transformations.start import Start, started_from
+from pytest_genmodel.transformations.train import Trained, TrainerError
 
 
 @invariant(check=check_values)
 def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int = 2) -> Iterator[Finding]:
     """Train at learning rate zero, save, load: weights and sample are what went in.
 
-    The rate is proven, not believed: every optimizer step of the process is watched. A failure says where the
-    model changed: in the optimizer, while saving, while loading, or in the sample alone.
+    The rate is proven, not believed: every optimizer step of the process is watched, else the optimizer's files are
+    read, and where neither shows that what was trained was saved, a run at a positive rate must change something.
+    A failure says where the model changed: in the optimizer or the loop, at the trainer's own load, while saving,
+    while loading, or in the sample alone.
     """
-    trained = train_once(context, trainer, lr=0.0, steps=steps)
+    for number, finding in enumerate(_identity(context, trainer, steps)):
+        place = PLACES.get(finding.code) or ("the configuration" if finding.code.startswith("GM4") else None)
+        if place is None:
+            yield finding
+            continue
+        if not number or "changed_at" not in context.measurements:
+            context.measure(changed_at=place)
+        yield replace(finding, evidence={**finding.evidence, "place": place})
+
+
+def _identity(context: Context, trainer: Trainer, steps: int) -> Iterator[Finding]:
+    trained = _trained_at_zero(context, trainer, steps)
     observed = trained.observed
-    yield from run_findings(trained)
+    doubts = [*run_findings(trained), *_rate_was_zero(trained), *steps_findings(context, trained)]
     if observed is not None:
-        context.measure(steps=observed.steps, largest_rate=observed.largest_rate)
-        yield from _rate_was_zero(observed)
-        yield from nothing_trained(observed)
-        yield from _moved_at_zero(observed, context.candidate.family.denoiser)
+        doubts += _moved_at_zero(observed, context.candidate.family.denoiser)
+    doubts += not_its_own(trained)
+    yield from doubts
     if trained.checkpoint is None:
         yield from nothing_written(trained)
         return
-    changed = False
-    for name, difference in stored_differences(context, trained):
-        if difference.changed or difference.rounded or difference.missing:
-            changed = True
-            if observed is None or not observed.moved:
-                yield _altered_by_save(name, difference, watched=observed is not None)
-    if not changed:
-        yield from _load_and_sample(context, trained)
-    if observed is None:
-        context.cannot_judge(UNWATCHED)
+    differences = dict(stored_differences(context, trained))
+    context.measure(components={name: _counts(difference) for name, difference in differences.items()})
+    changed = {name: one for name, one in differences.items() if one.changed or one.rounded or one.missing}
+    start = started_from(context.candidate, observed) if observed is not None else None
+    if start is not None:
+        context.measure(in_process=start.text)
+    if changed and (observed is None or not observed.moved):
+        denoisers = context.candidate.denoisers
+        for name, difference in sorted(changed.items(), key=lambda item: item[0] not in denoisers):
+            if start is not None and start.unlike and name in denoisers:
+                yield _started_elsewhere(name, start)
+            else:
+                yield _altered_by_save(name, difference, watched=observed is not None and observed.steps > 0)
+    if changed:
+        return
+    acting = list(_acts_untrained(trained)) if observed is not None and not observed.moved else []
+    broken = acting or list(_load_and_sample(context, trained))
+    yield from broken
+    if not doubts and not broken and not trained.own:
+        yield from _control(context, trainer, trained)
+    if not is_witnessed(trained) and not doubts:
+        cannot_witness(context, trained, "; a run at a positive rate does change what is written")
+
+
+def _acts_untrained(trained: Trained) -> Iterator[Finding]:
+    """An adapter that nothing moved must change nothing: one of each two factors is zero."""
+    adapter = trained.written.adapter if trained.written is not None else None
+    if adapter is None:
+        return
+    ups = up_factors(adapter.weights.tensors)
+    acting = [name for name in ups if bool(adapter.weights.read(name).any())]
+    if acting:
+        yield finding_of(
+            "GM716",
+            acting,
+            "(lora_B, lora_up) are not zero though no step moved them: the model is another one before it has learned",
+            of=len(ups),
+            noun="up factors",
+            component="adapter",
+            cause="init_lora_weights other than True (False, pissa, olora ...), or an older adapter that is trained on",
+        )
+
+
+def _trained_at_zero(context: Context, trainer: Trainer, steps: int) -> Trained:
+    rate = context.policy.zero_rate
+    try:
+        return train_once(context, trainer, lr=rate, steps=steps)
+    except TrainerError as error:
+        lines = traceback.format_exception(error.__cause__) if error.__cause__ is not None else [str(error)]
+        complaint = complaint_of("".join(lines).splitlines(), rate=rate)
+        if complaint is None:
+            raise
+        raise TrainerError(f"{error}: {complaint.cause}. {complaint.action}") from error
+
+
+def _counts(difference: WeightDifference) -> dict[str, int]:
+    return {
+        "tensors": difference.compared,
+        "changed": len(difference.changed),
+        "rounded": len(difference.rounded),
+        "missing": len(difference.missing),
+    }
+
+
+def _control(context: Context, trainer: Trainer, zero: Trained) -> Iterator[Finding]:
+    """At a positive rate something must change: else the trainer saves what it was given, whatever the rate."""
+    control = train_once(context, trainer, lr=CONTROL_RATE, steps=CONTROL_STEPS)
+    failed = control.ran is not None and control.ran.status != 0
+    if failed or control.checkpoint is None or control.written is None:
+        why = control.ran.how_it_ended if failed and control.ran is not None else control.problem
+        context.cannot_judge(f"the control run at lr {CONTROL_RATE:g} gave no result to compare with ({why})")
+    if control.written.adapter is not None:
+        weights = control.written.adapter.weights
+        moved = sum(bool(weights.read(name).any()) for name in up_factors(weights.tensors))
+    else:
+        moved = sum(len(difference.changed) for _, difference in stored_differences(context, control))
+    context.measure(control=f"at lr {CONTROL_RATE:g} {moved} tensors of what was written are others")
+    if not moved:
+        yield Finding(
+            "GM709",
+            f"a control run at the rate {CONTROL_RATE:g} left every tensor as it was too, so that the run at rate 0 "
+            "shows nothing",
+            location="output",
+            cause="the trainer saves the model that it was given (not the copy that it trains), or never trains",
+        )
 
 
 def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
@@ -102,27 +195,53 @@ def _moved_at_zero(observed: Observed, denoiser: str) -> Iterator[Finding]:
         )
 
 
-def _rate_was_zero(observed: Observed) -> Iterator[Finding]:
-    for step, rates in enumerate(observed.rates, start=1):
-        if any(rates):
+def _rate_was_zero(trained: Trained) -> Iterator[Finding]:
+    observed, state = trained.observed, trained.state
+    cause = "a default stands in for a value that counts as false (`lr or 1e-4`), or another configuration is read"
+    for step, rates in enumerate(observed.rates if observed is not None else (), start=1):
+        if not all(counts_as_zero(rate) for rate in rates):
+            assert observed is not None
             yield Finding(
                 "GM701",
                 f"the optimizer used the rate {max(rates):g} in step {step} of {observed.steps}; 0 was asked for",
                 location=f"step {step}",
-                cause="a default stands in for a value that counts as false (`lr or 1e-4`), or another "
-                "configuration's rate was read",
+                cause=cause,
                 evidence={"rates": [list(step) for step in observed.rates[:20]]},
+            )
+            return
+    for file, rate in state.rates if state is not None else ():
+        if not counts_as_zero(rate):
+            yield Finding(
+                "GM701",
+                f"the run's own {file} says that the optimizer used the rate {rate:g}; 0 was asked for",
+                location=file,
+                cause=cause,
             )
             return
 
 
 def _cause_of_movement(observed: Observed) -> str | None:
-    if observed.largest_rate:
+    if not counts_as_zero(observed.largest_rate):
         return "the rate was not zero (GM701)"
+    if not observed.finite_gradients[0]:
+        return "gradients were NaN or Inf, and 0 x Inf is NaN"
+    if habit := habit_of(observed):
+        return habit
     if not all(observed.finite_gradients):
         return "gradients were NaN or Inf, and 0 x Inf is NaN"
-    habit = next((HABITS[name] for name in observed.optimizers if name in HABITS), None)
-    return habit or "the optimizer moves at rate zero: it sets a rate, or a smallest step, of its own"
+    return "the optimizer moves at rate zero: it sets a rate, or a smallest step, of its own"
+
+
+def _started_elsewhere(component: str, start: Start) -> Finding:
+    return Finding(
+        "GM716",
+        f"nothing moved during training, and {start.unlike} of {start.compared} parameters had other values than the "
+        "model that was given before the first step was taken",
+        component=component,
+        location="the trainer's load",
+        cause=start.cause,
+        evidence={"compared": start.compared, "unlike": start.unlike, "rounded": start.rounded},
+    )
 
 
 def _altered_by_save(name: str, difference: WeightDifference, *, watched: bool) -> Finding:
@@ -145,7 +264,9 @@ def _sample(context: Context, trained: Trained) -> Iterator[Finding]:
     assert trained.checkpoint is not None
     assert trained.written is not None
     if trained.written.adapter is None and not context.is_full:
-        context.measure(sample="proven equal: every stored tensor is equal, and the load is faithful")
+        context.measure(
+            sample="proven equal: every stored tensor is equal, and the load is faithful (a sample: at level full)"
+        )
         return
     before = context.candidate.sample(context.probe)
     derived = context.candidate.derive(trained.checkpoint)
@@ -154,7 +275,24 @@ def _sample(context: Context, trained: Trained) -> Iterator[Finding]:
     limit: Tolerance = default_tolerance(placement.torch_dtype, placement.device.split(":")[0])
     if difference := sample_difference(after, before, limit):
         yield Finding("GM705", difference.message, location=difference.location, cause=difference.cause)
+    else:
+        context.measure(
+            sample=f"latents of {len(after.latents)} steps and {len(after.frames)} frames agree (limit: {limit})"
+        )
 
 
 _REWIRED = "the trainer wrote another configuration than it was given"
+CONTROL_RATE, CONTROL_STEPS = 1e-3, 2
+"""As learning_moves has them, so that one run serves both."""
 _LOST = {"GM101", "GM103", "GM108", "GM201", "GM202", "GM203", "GM204", "GM205", "GM303", "GM801"}
+PLACES = {
+    "GM701": "the optimizer",
+    "GM702": "the optimizer",
+    "GM713": "the training loop",
+    "GM716": "the trainer's load",
+    "GM703": "the save",
+    "GM704": "the load",
+    **dict.fromkeys(_LOST, "the load"),
+    "GM705": "the inference wiring",
+}
+"""Where the model changed, by the code of the finding that shows it."""

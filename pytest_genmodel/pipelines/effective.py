@@ -35,10 +35,27 @@ def effective_config(component: Component) -> Mapping[str, Any]:
         return _normal({**defaults, **{key: value for key, value in stored.items() if key in defaults}})
     config_class = getattr(cls, "config_class", None)
     if config_class is None:
-        return {}
+        return _image_processing(cls, stored)
     with quiet():
         values = _taken(config_class, config_class.from_dict(dict(component.config)).to_dict())
     return _normal({key: value for key, value in values.items() if key not in _INERT})
+
+
+_IMAGE_KEYS = ("size", "crop_size", "pad_size", "resample", "rescale_factor", "image_mean", "image_std")
+
+
+def _image_processing(cls: Any, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an image processor does with a picture; {} for a class that is none.
+
+    Older spellings (a number for a size) and the classes for one library or another come to the same values.
+    """
+    if not hasattr(cls, "preprocess"):
+        return {}
+    with quiet():
+        values = cls.from_dict(dict(stored)).to_dict()
+    return _normal(
+        {key: value for key, value in values.items() if key.startswith("do_") or key in _IMAGE_KEYS}
+    )
 
 
 def effective_arguments(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -100,16 +117,31 @@ def schedule(scheduler: Any, steps: int) -> Mapping[str, Any]:
     One-dimensional tensors: timesteps as the sampler walks them, and noise levels where the class has them.
     """
     fresh = type(scheduler).from_config(scheduler.config)
+    shift = {"mu": _middle_shift(fresh.config)} if fresh.config.get("use_dynamic_shifting") else {}
     with quiet():
-        fresh.set_timesteps(steps)
+        fresh.set_timesteps(steps, **shift)
     arrays = {name: getattr(fresh, name, None) for name in ("timesteps", "sigmas", "alphas_cumprod")}
     return {name: array for name, array in arrays.items() if hasattr(array, "shape")}
 
 
+def _middle_shift(config: Mapping[str, Any]) -> float:
+    """A shift that depends on the size of the video, for a size in the middle of what the scheduler is made for."""
+    return float(config.get("base_shift", 0.5) + config.get("max_shift", 1.15)) / 2
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose values differ, with both values; an absent key counts as None."""
-    keys = sorted(ours.keys() | theirs.keys())
-    return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
+    """Keys whose values differ, with both values; an absent key counts as None.
+
+    Of a configuration within a configuration the keys that differ are given by their path: `text_config.hidden_act`.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found |= {f"{key}.{inner}": pair for inner, pair in differences(mine, other).items()}
+        elif mine != other:
+            found[key] = mine, other
+    return found
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
@@ -130,7 +162,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        named = {str(key): item for key, item in value.items()}
+        return {key: _plain(item) for key, item in plain_config(named).items()}
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
     return str(value)

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def class_named(library: str, name: str) -> Any:
         found = getattr(module, name)
         if not isinstance(found, type):  # the name comes from the checkpoint: a function is not asked for
             raise AttributeError(name)
+        _stand_in_for_ftfy(sys.modules.get(found.__module__))
         return found
     except AttributeError:
         raise BadInputError(
@@ -49,6 +51,25 @@ def class_named(library: str, name: str) -> Any:
             f"{library} {module.__version__} cannot import {name} ({reason}): the installed versions of diffusers, "
             "transformers, peft and accelerate do not fit together"
         ) from None
+
+
+class _PlainText:
+    """What stands in for ftfy in a pipeline's module: it mends broken letters, and of ASCII none is broken."""
+
+    @staticmethod
+    def fix_text(text: str) -> str:
+        if not text.isascii():
+            raise BadInputError(
+                f"diffusers cleans the prompt with ftfy, which is not installed, and {text[:40]!r} is more than "
+                "ASCII: pip install ftfy"
+            )
+        return text
+
+
+def _stand_in_for_ftfy(module: Any) -> None:
+    """Let a pipeline run without ftfy: those of Wan's kind import it where it is, and use it in any case."""
+    if hasattr(module, "is_ftfy_available") and not hasattr(module, "ftfy"):
+        module.ftfy = _PlainText
 
 
 def require_peft(purpose: str) -> None:

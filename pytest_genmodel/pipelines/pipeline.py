@@ -65,6 +65,11 @@ class Pipeline:
         """Names of the components, as the checkpoint lists them."""
         return tuple(self.checkpoint.components)
 
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """Names of the denoisers that the checkpoint has, the main one first."""
+        return self.family.denoisers(self.components)
+
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """Components that the pipeline's class, or the family, cannot do without and the checkpoint does not have.
@@ -73,16 +78,10 @@ class Pipeline:
             BadInputError: the installed diffusers has no such class.
         """
         cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        needed = [
-            parameter.name
-            for parameter in parameters
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            and parameter.name not in getattr(cls, "_optional_components", ())
-        ]
+        needed = [name for name in _without_default(cls) if name not in _optional(cls)]
         has = self.checkpoint.components.keys() | self.checkpoint.pipeline_arguments.keys()
-        return tuple(name for name in dict.fromkeys((*needed, self.family.denoiser)) if name not in has)
+        needed += self.family.needed(self.checkpoint)
+        return tuple(name for name in dict.fromkeys(needed) if name not in has)
 
     @cached_property
     def digest(self) -> str:
@@ -143,8 +142,9 @@ class Pipeline:
         """
         if self._diffusers is None:
             self._require_complete()
-            parts = {name: self.component(name) for name in self.components}
             cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
+            parts = {name: None for name in _without_default(cls) if name in _optional(cls)}
+            parts |= {name: self.component(name) for name in self.components}
             with quiet():
                 live = cls(**parts, **stored_arguments(self.checkpoint, cls))
                 if self.checkpoint.adapter:
@@ -152,19 +152,20 @@ class Pipeline:
             self._diffusers = live
         return self._diffusers
 
-    def sample(self, probe: Probe, *, transformation: str = "") -> Sample:
+    def sample(self, probe: Probe, *, transformation: str = "", pinned: bool = True) -> Sample:
         """Sample once for each probe, transformation and content; the result is shared, do not write into it.
 
         Args:
             probe: the inputs.
             transformation: what was done to the run; another name is another run of the same inputs.
+            pinned: whether torch's global random state is set for a family that draws from it.
 
         Raises:
             UnbackedError: tensors have no memory.
             LoadError, DamagedFileError: as `loaded`.
         """
         key = (self.digest, probe.key, transformation, self.placement.device, self.placement.dtype)
-        return self.samples.get(key, lambda: self._run(probe))
+        return self.samples.get(key, lambda: self._run(probe, pinned))
 
     def require_backed(self) -> None:
         """Load every component, attach the adapter, and check that each tensor has memory.
@@ -188,10 +189,16 @@ class Pipeline:
                 "(see coverage)"
             )
 
-    def _run(self, probe: Probe) -> Sample:
+    def _run(self, probe: Probe, pinned: bool) -> Sample:
         self.require_backed()
         return run_pipeline(
-            self.diffusers, self.family, self.checkpoint, probe, self.placement.device, self.progress
+            self.diffusers,
+            self.family,
+            self.checkpoint,
+            probe,
+            self.placement.device,
+            self.progress,
+            pinned=pinned,
         )
 
     def derive(self, checkpoint: Checkpoint, *, share: bool = True) -> Pipeline:
@@ -235,6 +242,22 @@ class Pipeline:
     @property
     def _adapted(self) -> tuple[str, ...]:
         return (self.family.denoiser,) if self.checkpoint.adapter else ()
+
+
+def _without_default(pipeline_class: Any) -> tuple[str, ...]:
+    """What the class must be given: its arguments that have no default."""
+    parameters = list(inspect.signature(pipeline_class.__init__).parameters.values())[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty and parameter.kind not in variable
+    )
+
+
+def _optional(pipeline_class: Any) -> tuple[str, ...]:
+    """Components that the class takes None for."""
+    return tuple(getattr(pipeline_class, "_optional_components", ()))
 
 
 def _require_memory(owner: str, meta: tuple[str, ...]) -> None:

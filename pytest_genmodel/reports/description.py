@@ -118,7 +118,8 @@ def _family(checkpoint: Checkpoint) -> str | None:
     if checkpoint.pipeline_class is None:
         return None
     try:
-        return family_of(checkpoint).name
+        family = family_of(checkpoint)
+        return family.name if family.is_known else None
     except GenmodelError:
         return None
 

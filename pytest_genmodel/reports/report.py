@@ -35,6 +35,8 @@ class Report:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     exit_status: int = 0
+    audit: dict[str, Any] | None = None
+    """What an audit found of the gate; None where none was asked for."""
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in what one item brought: its verdicts, and facts about the environment and the checkpoints."""
@@ -72,6 +74,7 @@ class Report:
             "reference": self.reference,
             "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
             "summary": self.summary,
+            "audit": self.audit,
             "exit_status": self.exit_status,
             "complete": self.exit_status in COMPLETE,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.reports.ladder import MARKS, ladder_lines
 from pytest_genmodel.reports.report import Report, count
 from pytest_genmodel.reports.text import finding_text, fold
 
@@ -31,8 +32,21 @@ def write_summary(terminal: TerminalReporter, report: Report) -> None:
         terminal.write_line(_headline(candidate, verdicts), green=green, red=not green, bold=True)
         for line in _body(verdicts):
             terminal.write_line(line)
+        for verdict in verdicts:
+            for line in ladder_lines(verdict, unicode=_shows(terminal, MARKS)):
+                terminal.write_line(line)
     if report.checked_nothing:
         terminal.write_line("nothing was judged: every invariant was skipped, so this run fails", red=True)
+
+
+def _shows(terminal: TerminalReporter, text: str) -> bool:
+    """Whether the terminal's encoding has every character of `text`."""
+    encoding = getattr(terminal.config.get_terminal_writer()._file, "encoding", None) or "ascii"
+    try:
+        text.encode(encoding)
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _headline(candidate: dict[str, Any], verdicts: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +31,35 @@ class Claim:
         return f"{self.invariant}[{self.label}]" if self.label else self.invariant
 
 
-def suite_for(trainer: str | None) -> Mapping[str, tuple[Claim, ...]]:
-    """The suite; with a trainer of the user's own in place of the built-in ones, where one is given."""
+def suite_for(
+    trainer: str | None, ladder: tuple[float, ...] | None = None, sampler: str | None = None
+) -> Mapping[str, tuple[Claim, ...]]:
+    """The suite; with a trainer of the user's own in place of the built-in ones, a ladder of learning rates, and the
+    user's own inference, where they are given.
+    """
+    suite = _with_trainer(trainer)
+    if sampler is not None:
+        suite = {**suite, "sampling": (*suite["sampling"], *_own_inference(sampler, trainer))}
+    if ladder is None:
+        return suite
+    names = (("full", "full"), ("lora", "lora")) if trainer is None else ((trainer, "trainer"),)
+    claims = (
+        Claim("lr_ladder", {"rates": ladder, "trainer": name}, label, _PEFT if name == "lora" else None)
+        for name, label in names
+    )
+    return {**suite, "training": (*suite["training"], *claims)}
+
+
+def _own_inference(sampler: str, trainer: str | None) -> Iterator[Claim]:
+    yield Claim("own_inference", {"sampler": sampler})
+    if trainer is not None:
+        yield Claim("own_inference", {"sampler": sampler, "trainer": trainer}, "zero_lr")
+
+
+def _with_trainer(trainer: str | None) -> Mapping[str, tuple[Claim, ...]]:
     if trainer is None:
         return SUITE
-    names = ("zero_lr_identity", "learning_moves")
+    names = ("zero_lr_identity", "learning_moves", "resume_is_exact", "ema_contracts")
     return {**SUITE, "training": tuple(Claim(name, {"trainer": trainer}, "trainer") for name in names)}
 
 
@@ -47,6 +71,7 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("sound_weights"),
         Claim("same_weights"),
         Claim("same_config"),
+        Claim("sound_schedule"),
     ),
     "round_trip": (Claim("save_load_round_trip"),),
     "sampling": (Claim("seeded_sampling"),),
@@ -55,5 +80,8 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("zero_lr_identity", {"trainer": "lora"}, "lora", _PEFT),
         Claim("learning_moves", {"trainer": "full"}, "full"),
         Claim("learning_moves", {"trainer": "lora"}, "lora", _PEFT),
+        Claim("resume_is_exact", {"trainer": "full"}, "full"),
+        Claim("resume_is_exact", {"trainer": "lora"}, "lora", _PEFT),
     ),
+    "adapters": (Claim("adapter_identity", extra=_PEFT),),
 }

@@ -14,13 +14,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.training.observer import Observed
+from pytest_genmodel.training.output import OutputReader
+from pytest_genmodel.training.processes import GRACE_SECONDS, end_run
 from pytest_genmodel.training.reporting import read_reports
 
 PLACEHOLDERS = {
@@ -39,13 +40,30 @@ REQUIRED = ("reference", "output", "lr")
 
 TIMEOUT = 1800.0
 """Seconds that a command may take, where nothing else is said."""
-LINES_KEPT = 60
-LONGEST_LINE = 2000
-GRACE_SECONDS = 5.0
-"""Between asking a process group to end and ending it."""
+OBSERVE = "GENMODEL_OBSERVE"
+"""Names, in the environment of a run, the folder for its reports; its value is the mark of the run's processes."""
 
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _INSIDE = Path(__file__).parent / "inside"
+
+
+def split_template(text: str, placeholders: Mapping[str, str], what: str) -> tuple[str, ...]:
+    """Split a command line with placeholders into arguments; `what` it is called in an error.
+
+    Raises:
+        BadInputError: quotes do not match, or a placeholder is none of `placeholders`.
+    """
+    try:
+        arguments = tuple(shlex.split(text))
+    except ValueError as error:
+        raise BadInputError(f"the {what} cannot be split into arguments: {error}") from None
+    for name in (name for argument in arguments for name in _FIELD.findall(argument)):
+        if name not in placeholders:
+            nearest = difflib.get_close_matches(name, placeholders, n=1)
+            hint = f"; did you mean {{{nearest[0]}}}?" if nearest else ""
+            known = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+            raise BadInputError(f"the {what} has an unknown placeholder {{{name}}}{hint} (known: {known})")
+    return arguments
 
 
 @dataclass(frozen=True)
@@ -62,19 +80,8 @@ class TrainCommand:
         Raises:
             BadInputError: quotes do not match, a placeholder is unknown, or one that is needed is not there.
         """
-        try:
-            arguments = tuple(shlex.split(text))
-        except ValueError as error:
-            raise BadInputError(f"the training command cannot be split into arguments: {error}") from None
+        arguments = split_template(text, PLACEHOLDERS, "training command")
         named = [name for argument in arguments for name in _FIELD.findall(argument)]
-        for name in named:
-            if name not in PLACEHOLDERS:
-                nearest = difflib.get_close_matches(name, PLACEHOLDERS, n=1)
-                hint = f"; did you mean {{{nearest[0]}}}?" if nearest else ""
-                known = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
-                raise BadInputError(
-                    f"the training command has an unknown placeholder {{{name}}}{hint} (known: {known})"
-                )
         for name in REQUIRED:
             if name not in named:
                 raise BadInputError(
@@ -123,8 +130,9 @@ def run_command(
     timeout: float,
     threads: int = 1,
     echo: Callable[[str], None] | None = None,
+    what: str = "training command",
 ) -> Ran:
-    """Run a trainer to its end, offline and with fixed threads, in a process group of its own.
+    """Run a command to its end, offline and with fixed threads, in a process group of its own.
 
     Args:
         arguments: the program and its arguments; no shell takes part.
@@ -132,6 +140,7 @@ def run_command(
         timeout: seconds after which the group is ended.
         threads: OMP_NUM_THREADS of the run.
         echo: is given each line as it comes.
+        what: what the command is called in an error.
 
     Raises:
         BadInputError: the program does not exist or cannot be started.
@@ -152,19 +161,20 @@ def run_command(
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BadInputError(f"the training command does not start: {arguments[0]}: {reason}") from None
-    kept: deque[str] = deque(maxlen=LINES_KEPT)
-    reader = threading.Thread(target=_read, args=(process, kept, echo), daemon=True)
-    reader.start()
+        raise BadInputError(f"the {what} does not start: {arguments[0]}: {reason}") from None
+    assert process.stdout is not None
+    reader = OutputReader(process.stdout, echo)
+    thread = threading.Thread(target=reader.run, daemon=True)
+    thread.start()
     status: int | None = None
     try:
         status = process.wait(timeout)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        _end_group(process)  # workers that outlive their leader too, and everything on Ctrl-C
-        reader.join(GRACE_SECONDS)
-    return Ran(tuple(arguments), status, time.monotonic() - start, tuple(kept), read_reports(reports))
+        end_run(process, f"{OBSERVE}={reports}")  # workers that outlive their leader too, and all on Ctrl-C
+        thread.join(GRACE_SECONDS)
+    return Ran(tuple(arguments), status, time.monotonic() - start, reader.last_lines, read_reports(reports))
 
 
 def _environment(reports: Path, threads: int) -> dict[str, str]:
@@ -173,41 +183,10 @@ def _environment(reports: Path, threads: int) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(_INSIDE), *([inherited] if inherited else [])]),
         "PYTHONUNBUFFERED": "1",
-        "GENMODEL_OBSERVE": str(reports),
+        OBSERVE: str(reports),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "WANDB_MODE": "offline",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": str(threads),
     }
-
-
-def _read(process: subprocess.Popen[bytes], kept: deque[str], echo: Callable[[str], None] | None) -> None:
-    """Keep the last lines; a line without end (a progress bar, 100 MB of noise) is cut."""
-    assert process.stdout is not None
-    while line := process.stdout.readline(LONGEST_LINE):
-        text = line.decode("utf-8", "replace").rstrip("\r\n").rsplit("\r", 1)[-1]
-        kept.append(text)
-        if echo is not None:
-            echo(text)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
-        try:
-            os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            break  # nobody of the group is left
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and _alive(process):
-            time.sleep(0.02)
-    process.wait()
-
-
-def _alive(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True

@@ -1,18 +1,45 @@
-"""Full fine-tuning: every parameter of the denoiser, saved as a whole pipeline."""
+"""Full fine-tuning: every parameter of the denoisers, saved as a whole pipeline."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_genmodel.pipelines.saving import save
 from pytest_genmodel.training.loop import load_for_training, take_steps
 
+if TYPE_CHECKING:
+    import torch
 
-def train_full(reference: Path, *, lr: float, steps: int, seed: int, output: Path) -> Path:
-    """Train every parameter of the denoiser and save the pipeline under `output`; see `trainers.Trainer`."""
+
+def train_full(
+    reference: Path,
+    *,
+    lr: float,
+    steps: int,
+    seed: int,
+    output: Path,
+    resume: Path | None = None,
+    keep_state: bool = False,
+) -> Path:
+    """Train every parameter of every denoiser and save the pipeline under `output`; see `trainers.Trainer`.
+
+    Raises:
+        BadInputError: no state of this trainer lies in `resume`.
+    """
     pipeline = load_for_training(reference)
-    denoiser = getattr(pipeline.diffusers, pipeline.family.denoiser)
-    denoiser.requires_grad_(True)
-    take_steps(pipeline, list(denoiser.parameters()), lr=lr, steps=steps, seed=seed)
+    parameters: dict[str, torch.nn.Parameter] = {}
+    for name, denoiser in pipeline.family.live_denoisers(pipeline.diffusers).items():
+        denoiser.requires_grad_(True)
+        parameters |= {f"{name}.{inner}": parameter for inner, parameter in denoiser.named_parameters()}
+    take_steps(
+        pipeline,
+        parameters,
+        lr=lr,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+        keep_state=output if keep_state else None,
+    )
     save(pipeline.diffusers, output, reference.name)
     return output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from pytest_genmodel.pipelines.placement import controlled, resolve_placement
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.residents import parameter_count
+from pytest_genmodel.training.state import load_state, save_state
 
 if TYPE_CHECKING:
     import torch
@@ -37,28 +38,50 @@ def load_for_training(reference: Path) -> Pipeline:
 
 
 def take_steps(
-    pipeline: Pipeline, parameters: Sequence[torch.nn.Parameter], *, lr: float, steps: int, seed: int
+    pipeline: Pipeline,
+    parameters: Mapping[str, torch.nn.Parameter],
+    *,
+    lr: float,
+    steps: int,
+    seed: int,
+    resume: Path | None = None,
+    keep_state: Path | None = None,
 ) -> None:
-    """Take `steps` AdamW steps on `parameters` with the family's objective, on one synthetic clip.
+    """Take AdamW steps on `parameters` with the family's objective, on one synthetic clip, until `steps` are taken.
 
     Weight decay is off: it moves parameters that get no gradient, which would hide a dead one.
+
+    Args:
+        pipeline: what `load_for_training` gave.
+        parameters: what is trained, by name.
+        lr, seed: the rate of every step, and what decides noise and timesteps.
+        steps: how many steps are taken in all, those before `resume` included.
+        resume: the state of an earlier run (`save_state`) to go on from.
+        keep_state: where the state of the last step is written.
     """
     import torch
 
     probe = make_probe(ProbeWishes(seed=seed), pipeline.checkpoint, pipeline.family, full=False)
     clip = moving_clip(probe)
     generator = torch.Generator("cpu").manual_seed(seed)
-    denoiser = getattr(pipeline.diffusers, pipeline.family.denoiser)
-    denoiser.train()
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
-    with controlled(pipeline.placement.device, parameter_count(denoiser)), quiet():
-        for _ in range(steps):
+    denoisers = pipeline.family.live_denoisers(pipeline.diffusers).values()
+    for denoiser in denoisers:
+        denoiser.train()
+    trained = list(parameters.values())
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+    with controlled(pipeline.placement.device, sum(map(parameter_count, denoisers))), quiet():
+        step = load_state(resume, parameters, optimizer, generator) if resume is not None else 0
+        while step < steps:
             loss = pipeline.family.training_loss(pipeline.diffusers, clip, probe.prompt, generator)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+            torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
             optimizer.step()
             optimizer.zero_grad()
-    denoiser.eval()
+            step += 1
+        if keep_state is not None:
+            save_state(keep_state, step, parameters, optimizer, generator)
+    for denoiser in denoisers:
+        denoiser.eval()
 
 
 def moving_clip(probe: Probe) -> torch.Tensor:

@@ -12,11 +12,21 @@ ALPHA = 8
 """Not the rank: a loader that forgets alpha takes alpha = rank, and would go unseen."""
 
 
-def train_lora(reference: Path, *, lr: float, steps: int, seed: int, output: Path) -> Path:
+def train_lora(
+    reference: Path,
+    *,
+    lr: float,
+    steps: int,
+    seed: int,
+    output: Path,
+    resume: Path | None = None,
+    keep_state: bool = False,
+) -> Path:
     """Train a new LoRA and save it under `output` as diffusers does; see `trainers.Trainer`.
 
     Raises:
         MissingExtraError: peft is not installed.
+        BadInputError: no state of this trainer lies in `resume`.
     """
     require_peft("the built-in LoRA trainer")
     import torch
@@ -29,8 +39,15 @@ def train_lora(reference: Path, *, lr: float, steps: int, seed: int, output: Pat
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         denoiser.add_adapter(config)
-    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    take_steps(pipeline, trained, lr=lr, steps=steps, seed=seed)
+    take_steps(
+        pipeline,
+        {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad},
+        lr=lr,
+        steps=steps,
+        seed=seed,
+        resume=resume,
+        keep_state=output if keep_state else None,
+    )
     with quiet():
         pipeline.family.save_lora(
             pipeline.diffusers,

@@ -17,7 +17,9 @@ class Trainer(Protocol):
     """Trains what lies in `reference` and writes a checkpoint under `output`, an empty folder; gives its path.
 
     `lr` is the rate to use for every step, 0.0 included; `steps` the number of optimizer steps; `seed` decides
-    everything random.
+    everything random. One that names a keyword `resume` can go on from an earlier run: it is given the newest state
+    that lies in `output` (a folder `checkpoint-N`, or `output` itself), and takes the steps that are left of `steps`.
+    One that names `keep_state` is told by it to save such a state.
     """
 
     def __call__(self, reference: Path, *, lr: float, steps: int, seed: int, output: Path) -> Path:

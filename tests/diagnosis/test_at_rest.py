@@ -48,11 +48,11 @@ def part_of(tmp_path: Path, tensors: dict[str, torch.Tensor], name: str = "trans
 @pytest.mark.parametrize("name", SEEN_BY_BOTH)
 def test_what_coverage_tells_is_seen_without_a_model_too(copy, name):
     fault = all_faults()[name]
-    fault.inject(copy)
+    _, place = fault.inject(copy)
 
     findings = [f for f in found_in(copy) if f.severity and f.severity.value != "note"]
 
-    assert [(f.code, f.component) for f in findings] == [(fault.code, fault.component)]
+    assert [(f.code, f.component) for f in findings] == [(fault.code, place.component)]
 
 
 def test_progress_ends_at_the_size_of_the_files(healthy):

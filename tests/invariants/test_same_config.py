@@ -142,7 +142,7 @@ def test_unknown_key_within_a_part_of_a_configuration_is_no_difference(tmp_path)
 
     assert differences(effective_config(component("unknown", left_over=1)), plain) == {}
     assert list(differences(effective_config(component("other", num_hidden_layers=3)), plain)) == [
-        "vision_config"
+        "vision_config.num_hidden_layers"
     ]
 
 

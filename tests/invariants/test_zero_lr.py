@@ -187,7 +187,8 @@ def test_frozen_part_is_caught_when_it_should_learn(judged, healthy, monkeypatch
     def take_steps_on_the_first_block(pipeline, parameters, **arguments):
         block = pipeline.diffusers.transformer.transformer_blocks[1]
         block.requires_grad_(False)
-        take_steps(pipeline, [p for p in parameters if p.requires_grad], **arguments)
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
+        take_steps(pipeline, trained, **arguments)
 
     monkeypatch.setattr(full, "take_steps", take_steps_on_the_first_block)
 

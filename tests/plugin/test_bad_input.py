@@ -73,11 +73,11 @@ def test_unknown_tiny_name(refused):
 
 
 def test_unknown_family(refused, copy):
-    edit_json(copy / "model_index.json", _class_name="CogVideoXPipeline")
+    edit_json(copy / "model_index.json", _class_name="CogVideoXImage2VideoPipeline")
 
     line = refused(f"--genmodel-ckpt={copy}")
 
-    assert "CogVideoXPipeline" in line
+    assert "CogVideoXImage2VideoPipeline is no pipeline of the installed diffusers" in line
     assert "the nearest is CogVideoXImageToVideoPipeline" in line
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pytest_genmodel.settings import OPTIONS, Settings, read
 
+LADDER = "at least 3 rates, rising from 0, as 0,1e-9,1e-7,1e-5"
 COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
 
 
@@ -27,6 +28,15 @@ COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
         ("--genmodel-prompt= ", "a value"),
         ("--genmodel-trainer=train.py", "package.module:function"),
         ("--genmodel-train-timeout=0", "a whole number from 1 to 1000000"),
+        ("--genmodel-lr-ladder=0,1e-9", LADDER),
+        ("--genmodel-lr-ladder=1e-9,1e-7,1e-5", LADDER),
+        ("--genmodel-lr-ladder=0,1e-7,1e-9", LADDER),
+        ("--genmodel-lr-ladder=0,1e-9,nan", LADDER),
+        ("--genmodel-lr-ladder=0,1e-9,inf", LADDER),
+        ("--genmodel-lr-ladder=-1,0,1", LADDER),
+        ("--genmodel-lr-ladder=0,1e-50,1e-9", LADDER),
+        ("--genmodel-lr-ladder=a,b,c", LADDER),
+        ("--genmodel-lr-ladder=,,", LADDER),
         (
             "--genmodel-train-cmd=train --out {output} --lr {lr}",
             "a command (the training command does not say where {reference} goes (the folder of the model to start "
@@ -67,6 +77,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "prompt": "a cat",
         "train-cmd": COMMAND,
         "train-timeout": "60",
+        "lr-ladder": "0,1e-9,1e-7",
         "json": "out.json",
         "strict": "true",
         "no-suite": "true",
@@ -98,6 +109,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         prompt="a cat",
         train_command=COMMAND,
         train_timeout=60,
+        ladder=(0.0, 1e-9, 1e-7),
         json="out.json",
         strict=True,
         suite=False,

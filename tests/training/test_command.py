@@ -11,7 +11,8 @@ import time
 import pytest
 
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.training.command import LINES_KEPT, TrainCommand, run_command
+from pytest_genmodel.training.command import TrainCommand, run_command
+from pytest_genmodel.training.output import LINES_KEPT
 
 ALL = "train --base {reference} --out={output} --lr {lr}"
 
@@ -138,7 +139,7 @@ time.sleep(600)
 
 
 def test_run_that_takes_too_long_is_ended_with_its_children(tmp_path, monkeypatch):
-    monkeypatch.setattr("pytest_genmodel.training.command.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("pytest_genmodel.training.processes.GRACE_SECONDS", 0.3)
 
     done = ran(tmp_path, STUBBORN, timeout=3.0)
 
@@ -148,7 +149,7 @@ def test_run_that_takes_too_long_is_ended_with_its_children(tmp_path, monkeypatc
 
 
 def test_broken_off_run_leaves_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("pytest_genmodel.training.command.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("pytest_genmodel.training.processes.GRACE_SECONDS", 0.3)
     lines: list[str] = []
 
     def interrupt():

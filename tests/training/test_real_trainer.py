@@ -188,6 +188,76 @@ FAULTS = {
     "trainer-loop: no step is taken": (
         "zero_lr_identity", "sft", STEP, "", "GM709", "optimizer",
     ),
+    # cogvideo-bf16-enabled-means-fp16: the script chooses another precision than the model has
+    "dtype: the trainer loads the model in half precision": (
+        "zero_lr_identity", "sft", "args.pretrained_model_name_or_path)\n    device",
+        "args.pretrained_model_name_or_path, torch_dtype=torch.bfloat16)\n    device",
+        "GM716", "the trainer's load",
+    ),
+    # kohya-2541-nan-latents-guard: the autoencoder overflows while latents are cached
+    "dataset-cache: cached latents hold NaN": (
+        "zero_lr_identity", "sft", '"latents": latents.permute(0, 2, 1, 3, 4),',
+        '"latents": latents.permute(0, 2, 1, 3, 4) * float("nan"),', "GM702", "optimizer",
+    ),
+    # textual-inversion-weight-decay-drift: what is frozen decays all the same
+    "optimizer: frozen embeddings decay": (
+        "zero_lr_identity", "sft", STEP, STEP + "            text_encoder.shared.weight.data.mul_(0.99)\n",
+        "GM703", "shared.weight",
+    ),
+    # cogvideo-sat-lora-train-freezes-everything: a scale of 0 in the parameter groups
+    "optimizer: every group's rate is scaled by zero": (
+        "learning_moves", "lora", "lr=args.learning_rate,", "lr=args.learning_rate * 0,", "GM706", "optimizer",
+    ),
+    # osp-524-which-weights: raw and averaged weights side by side
+    "ema: raw and averaged weights are saved side by side": (
+        "zero_lr_identity", "sft", SAVE,
+        '        transformer.save_pretrained(args.output_dir / "transformer")\n'
+        '        transformer.save_pretrained(args.output_dir / "transformer_ema")\n',
+        "GM714", "output",
+    ),
+    # ema-update-sign-flipped and its kin: a formula that does not leave equal weights equal
+    "ema: the average is reckoned in two products, which rounds": (
+        "zero_lr_identity", "sft", UNWRAP,
+        UNWRAP + "    [p.data.copy_(0.9 * p.data + 0.1 * p.data) for p in parameters]\n",
+        "GM713", "training loop",
+    ),
+    # zero3-empty-tensors: a placeholder is saved in place of a gathered parameter
+    "distributed-save: a tensor is saved empty": (
+        "zero_lr_identity", "sft", SAVE,
+        SAVE + EDIT_SAVED
+        + "        tensors['transformer_blocks.0.ff.net.2.weight'] = torch.zeros(0)\n" + SAVED,
+        "GM703", "transformer_blocks.0.ff.net.2.weight",
+    ),
+    # fsdp2-adapter-only-rank0-shard: one rank saves its own slice of each factor
+    "distributed-save: the adapter holds one rank's slice": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        SAVE_LORA + EDIT_LORA
+        + "        tensors = {n: t[: len(t) // 2] if 'lora_B' in n else t for n, t in tensors.items()}\n" + SAVED,
+        "GM801", "lora_B",
+    ),
+    # fastvideo-789-lora-step0-differs, pissa-mutates-base-weights: a LoRA that acts before it has learned
+    "lora: it acts before its first step": (
+        "zero_lr_identity", "lora", "init_lora_weights=True", "init_lora_weights=False", "GM716", "lora_B",
+    ),
+    # finetrainers-382-final-validation-wrong-folder: an older run's adapter at the top, the new one below
+    "lora: an older run's adapter lies at the top": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        SAVE_LORA + "        import os, shutil\n"
+        '        old = args.output_dir / "pytorch_lora_weights.safetensors"\n'
+        '        (args.output_dir / "lora_weights" / "000002").mkdir(parents=True)\n'
+        '        shutil.move(old, args.output_dir / "lora_weights" / "000002")\n'
+        '        old.write_bytes(next(args.output_dir.glob("lora_weights/*/*")).read_bytes())\n'
+        "        os.utime(old, (1e9, 1e9))\n"
+        "        import atexit; atexit.register(os.utime, old, (1e9, 1e9))\n",
+        "GM710", "output",
+    ),
+    # adapter-key-mapping-not-applied: modules are renamed for inference, the adapter's names are not
+    "lora: the names are those of the training code's modules": (
+        "zero_lr_identity", "lora", SAVE_LORA,
+        SAVE_LORA + EDIT_LORA
+        + "        tensors = {n.replace('.to_k.', '.k_proj.'): t for n, t in tensors.items()}\n" + SAVED,
+        "GM801", "k_proj",
+    ),
 }  # fmt: skip
 
 

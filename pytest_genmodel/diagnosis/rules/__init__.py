@@ -6,25 +6,23 @@ schedule, 5xx determinism, 6xx round trip, 7xx training, 8xx adapters. A code is
 
 from __future__ import annotations
 
-from pytest_genmodel.diagnosis.rules import (
-    adapters,
-    configuration,
-    files,
-    general,
-    names,
-    round_trip,
-    samples,
-    training,
-    values,
-)
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
 from pytest_genmodel.diagnosis.rules.rule import Rule, Severity, failing
 from pytest_genmodel.errors import BadInputError
 
 __all__ = ["RULES", "Rule", "Severity", "failing", "register", "rule_for"]
 
-_BANDS = (general, files, names, values, configuration, samples, round_trip, training, adapters)
 
-RULES: dict[str, Rule] = {rule.code: rule for band in _BANDS for rule in band.RULES}
+def _built_in() -> Iterator[Rule]:
+    """The rules of every module of this package: a module is one subject of one band."""
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        yield from getattr(importlib.import_module(module.name), "RULES", ())
+
+
+RULES: dict[str, Rule] = {rule.code: rule for rule in sorted(_built_in(), key=lambda rule: rule.code)}
 """Every rule by its code: the built-in ones, then those registered since."""
 
 

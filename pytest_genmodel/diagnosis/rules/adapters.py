@@ -63,4 +63,116 @@ RULES = (
         Severity.WARNING,
         seen_in=("https://github.com/huggingface/accelerate/pull/4206",),
     ),
+    Rule(
+        "GM820",
+        "new adapter changes the model",
+        "A LoRA starts with B = 0 and adds nothing. Here a new one moves the prediction: training starts from "
+        "another model than the base, and validation at step 0 shows it.",
+        "Initialise lora_B with zeros, do not cast the base while it is wrapped, and keep dropout out of inference.",
+        seen_in=("https://github.com/hao-ai-lab/FastVideo/issues/789",),
+    ),
+    Rule(
+        "GM821",
+        "adapter acts when it is off",
+        "Switched off, or at weight 0, the adapter still moves the prediction; or it does not come back as it was.",
+        "Look for layers of your own that add the factors without looking at the switch.",
+    ),
+    Rule(
+        "GM822",
+        "unloading does not restore the base",
+        "After the adapter was unloaded tensors, module classes, hooks or PEFT's notes are others than before. "
+        "What is sampled or saved next is no longer the base.",
+        "Load the base again instead of unloading, and look at who else changes its layers.",
+        seen_in=("https://github.com/huggingface/diffusers/issues/10202",),
+    ),
+    Rule(
+        "GM823",
+        "merged adapter acts otherwise",
+        "The prediction with the adapter merged into the weights is another than with the adapter attached, by more "
+        "than rounding: the merged model that is published is not the one that was validated.",
+        "Merge W + alpha/rank x B @ A once, in float32, and cast once; unload the adapter afterwards.",
+        seen_in=("https://github.com/hao-ai-lab/FastVideo/pull/870",),
+    ),
+    Rule(
+        "GM824",
+        "unmerging does not restore the base",
+        "After fuse and unfuse the weights are further from the base than rounding explains.",
+        "Keep the base's weights, or load them again, instead of unmerging.",
+        seen_in=("https://github.com/huggingface/diffusers/pull/4833",),
+    ),
+    Rule(
+        "GM825",
+        "saved adapter acts otherwise",
+        "The adapter that was saved and loaded again moves the prediction otherwise than it did in memory.",
+        "Give the save call the configuration (`*_lora_adapter_metadata`), and compare the names that it writes.",
+        seen_in=("https://github.com/huggingface/diffusers/issues/6087",),
+    ),
+    Rule(
+        "GM826",
+        "adapter acts at another strength",
+        "What is added to a layer is B @ A, at another scale than alpha/rank as the file says. At rate zero B is "
+        "zero and every scale looks right; this adapter has random values in B.",
+        "Read the cause: it says which scale it is. Check what your load path takes for alpha, and lora_scale.",
+        seen_in=(
+            "https://github.com/zai-org/CogVideo/issues/420",
+            "https://github.com/huggingface/diffusers/pull/14409",
+        ),
+    ),
+    Rule(
+        "GM827",
+        "adapter is ignored in some layers",
+        "Layers for which the file holds factors got nothing of them, and nothing was said.",
+        "Compare the names in the file with those of the model's layers; a loader passes over what matches nothing.",
+    ),
+    Rule(
+        "GM828",
+        "another matrix was merged",
+        "What is added to a layer is no multiple of B @ A: the transpose, another layer's factors, or half of them.",
+        "Look at the order of the factors and at the mapping of names.",
+    ),
+    Rule(
+        "GM829",
+        "attaching an adapter changes the base",
+        "Weights of the base are others while the adapter is on. Switched off, or exchanged for another adapter, the "
+        "model is not the base.",
+        "Do not initialise with PiSSA, OLoRA or the like where the base must stay; load the base again afterwards.",
+        seen_in=("https://github.com/huggingface/peft/issues/2184",),
+    ),
+    Rule(
+        "GM830",
+        "own inference shows another model",
+        "For the control your inference shows what ours shows, and for the candidate something else. The candidate's "
+        "files are what they are by our load; your load path reads them otherwise.",
+        "Compare how your script loads the candidate with a plain from_pretrained or load_lora_weights.",
+    ),
+    Rule(
+        "GM831",
+        "own inference does not use the candidate",
+        "Your inference shows the same video with and without the candidate. What is judged by eye is the base.",
+        "Print what your script loads: the path, the names that did not match, the adapters that are active.",
+    ),
+    Rule(
+        "GM832",
+        "own inference differs from ours",
+        "For a model that is trusted, your inference shows another video than a plain diffusers pipeline with the "
+        "same inputs. What differs may be meant so; then only relations between models are judged.",
+        "Read the cause where it is known. Name every placeholder, and write frames as .npy for a sharp comparison.",
+        Severity.WARNING,
+    ),
+    Rule(
+        "GM833",
+        "own inference tells equal models apart",
+        "Two models with the same weights, configuration and sample are shown as two videos by your inference: what "
+        "was trained and saved is right, and your load path is not.",
+        "Load with strict=True, read the missing keys, and look at which of several files your script takes.",
+        seen_in=("https://github.com/zai-org/CogVideo/issues/374",),
+    ),
+    Rule(
+        "GM834",
+        "seed does not decide own inference",
+        "Two runs of your inference with the same inputs and the same seed differ. Nothing can be learned from "
+        "comparing its videos.",
+        "Give the call generator=torch.Generator().manual_seed(seed), and load every weight: what is left out is "
+        "random.",
+    ),
 )

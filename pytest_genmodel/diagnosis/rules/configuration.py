@@ -31,4 +31,29 @@ RULES = (
         "Nothing to do if the model was trained for another size.",
         Severity.WARNING,
     ),
+    Rule(
+        "GM410",
+        "schedule is not what its configuration says",
+        "The scheduler's noise levels or timesteps differ from those worked out from the definition of the schedule "
+        "that its configuration names. Reference and candidate are sampled with the same library, so that comparing "
+        "them shows nothing.",
+        "Compare the installed diffusers with the version that the model was released with, and look for a scheduler "
+        "class that was changed or derived.",
+    ),
+    Rule(
+        "GM411",
+        "sampler does not arrive",
+        "Given a denoiser that answers every step with the truth, the sampler must end at the clean sample. It does "
+        "not: its step does not undo the noise that its schedule adds.",
+        "Compare the installed diffusers with the version that the model was released with.",
+    ),
+    Rule(
+        "GM412",
+        "noise is predicted where there is nothing else",
+        "With zero terminal SNR the first step starts from noise alone; a model that predicts the noise says "
+        "nothing there, and the clean sample is what is left after a division by zero.",
+        "Set prediction_type to v_prediction (CogVideoX-5B, 1.5), or rescale_betas_zero_snr to false, as the model "
+        "was trained.",
+        seen_in=("https://arxiv.org/abs/2305.08891",),
+    ),
 )

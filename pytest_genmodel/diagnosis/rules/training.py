@@ -86,4 +86,91 @@ RULES = (
         "itself wrote into them.",
         "Look for an EMA that is copied back, weight decay by hand, a load or a cast in place after the last step.",
     ),
+    Rule(
+        "GM714",
+        "nothing says which result is meant",
+        "The trainer left several sets of weights and no single final one: checkpoints of several steps, raw weights and "
+        "their average, a LoRA beside a whole model. Whoever takes one by accident judges, or ships, the wrong model.",
+        "Say which with --genmodel-train-result: checkpoint-{steps}, @latest, @ema, or a path below the output folder.",
+    ),
+    Rule(
+        "GM715",
+        "trainer changed the original model",
+        "The trainer is given a copy, and files of the model that it was copied from are others now: it went around "
+        "its copy, by an absolute path in a configuration, a link, or the hub's cache. The original must be restored.",
+        "Restore the model, then look for a path that the trainer does not take from its arguments.",
+    ),
+    Rule(
+        "GM716",
+        "training started from other weights",
+        "What the optimizer was given before its first step is not what lies in the model that training starts from: "
+        "the trainer's own load lost it, rounded it, or filled it with new values.",
+        "Compare the loaded model with its files before training: from_config in place of from_pretrained, torch_dtype, "
+        "strict=False, a copy that is trained instead.",
+    ),
+    Rule(
+        "GM720",
+        "resumed weights are others",
+        "A run that went on from a saved state does not hold the weights of the run that never stopped: parameters "
+        "were not saved, were rounded on the way, or were made anew; or their running average was.",
+        "Save and load every trained parameter in the dtype it is trained in, the average too, and look for an "
+        "adapter that is added after the state was loaded.",
+    ),
+    Rule(
+        "GM721",
+        "optimizer's moments were not restored",
+        "After resuming, the optimizer's state is not that of the run that never stopped. The first steps are then "
+        "far too large, or too small.",
+        "Save optimizer.state_dict(), and load it after the optimizer was given its parameters, in the same order.",
+    ),
+    Rule(
+        "GM722",
+        "schedule begins again after resuming",
+        "The learning rate, or the position of its schedule, is not that of the run that never stopped.",
+        "Save and load the schedule's state, and prepare it like the optimizer.",
+    ),
+    Rule(
+        "GM723",
+        "other noise or data after resuming",
+        "Weights, moments and rate are right, and the step sees another clip, timestep or noise than without a stop. "
+        "Generators begin again, so that noise repeats; or the loader does, so that the last clips are never seen.",
+        "Save the state of every generator and skip the batches that were seen (accelerate's skip_first_batches), or "
+        "draw what a step needs from a seed that holds the step's number.",
+    ),
+    Rule(
+        "GM724",
+        "resumed run counts its steps wrongly",
+        "The steps before and after resuming are not those of the run that never stopped: one too many or too few, "
+        "or all of them again, because no saved state was found and training began from the start without a word.",
+        "Save the number of steps taken after it was raised, and fail where a state to resume from is not found.",
+    ),
+    Rule(
+        "GM725",
+        "running average was never updated",
+        "The average (EMA) is what training started from, and the weights have moved.",
+        "Call its step after each step of the optimizer, with the parameters that are trained.",
+    ),
+    Rule(
+        "GM726",
+        "running average is the raw weights",
+        "The average (EMA) equals the trained weights bit for bit: it was never on, its decay is 0, or one was saved "
+        "in the place of the other.",
+        "Look at its decay and the step it begins at, and at what is given to the save call after store and copy_to.",
+    ),
+    Rule(
+        "GM727",
+        "running average is not where its decay puts it",
+        "An average (EMA) lies between what training started from and the trained weights, as far along as its decay "
+        "says. This one lies elsewhere: raw weights and average are exchanged, the update has the wrong sign, decay "
+        "and its complement are exchanged, or it began from another model.",
+        "Check the update (average += (1 - decay) * (weights - average)), that it follows the optimizer's step, and "
+        "which of the two is saved where.",
+    ),
+    Rule(
+        "GM728",
+        "running average lacks a part of the model",
+        "A tensor of the model is no part of the average (EMA), and was made anew when it was saved. Buffers, such as "
+        "the learned positions of CogVideoX, are no parameters: diffusers' EMAModel.save_pretrained drops them.",
+        "Copy the average into the trained model, and save that.",
+    ),
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
+
+from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.pipelines.families.call import probe_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -24,39 +27,160 @@ class Geometry:
     frames: int
 
 
-class Family(ABC):
-    """One kind of image-to-video pipeline.
+@dataclass(frozen=True)
+class Grid:
+    """What sizes a pipeline can make: height and width in multiples of `pixels`, and `frames` x k + 1 frames."""
 
-    `denoiser` is the component that is trained; `lora_targets` the names of the linear layers that its trainers
-    adapt; `inert_config` the (class, key) pairs that the installed classes accept and never use; `soft_config`
-    the keys that say for which size a model was made, and change no tensor by themselves.
+    pixels: int
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingClip:
+    """One clip, encoded for the training objective.
+
+    `latents` is what noise is added to, in the layout of the denoiser. `clean` is 1 where a token stays the
+    image's own (it gets no noise and no loss) and 0 elsewhere, broadcastable to `latents`; None where every token
+    is denoised. `conditions` is whatever `Family.predict` needs beside them.
     """
 
-    name: ClassVar[str]
-    pipeline_classes: ClassVar[tuple[str, ...]]
-    denoiser: ClassVar[str] = "transformer"
-    guidance: ClassVar[float] = 6.0
-    lora_targets: ClassVar[tuple[str, ...]] = ("to_k", "to_q", "to_v", "to_out.0")
-    inert_config: ClassVar[frozenset[tuple[str, str]]] = frozenset()
-    soft_config: ClassVar[frozenset[str]] = frozenset()
+    latents: torch.Tensor
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    clean: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Two facts of a checkpoint that no healthy model of the family has together.
+
+    `location` is a configuration key (`model_index.json:boundary_ratio`) or a tensor's name; `cause` says what was
+    probably done, `message` what follows.
+    """
+
+    message: str
+    location: str
+    component: str | None = None
+    cause: str | None = None
+
+
+class Family(ABC):
+    """One kind of pipeline: what differs from the others, in as few facts as possible.
+
+    name: what the family is called in reports.
+    title: the same in a sentence.
+    pipeline_classes: the diffusers classes that belong to it.
+    denoiser: the component that is trained, and that a LoRA is attached to.
+    experts: further denoisers, each for a part of the schedule; a checkpoint has them or not.
+    guidance: the default strength of guidance of a probe.
+    lora_targets: names of the linear layers that its trainers adapt.
+    image_enters: where the image enters, in words; "" where the pipeline takes none.
+    image_frame: which frame of the video shows the image itself; None where none does.
+    latent_axes: names of the axes of the latents of a step; () where they are not known.
+    draws_globally: whether a call draws from torch's global random state although it has a generator; it is
+        seeded by the probe then.
+    has_objective: whether `training_loss` is there: the built-in trainers need it.
+    is_known: whether there is a module for it, and not only what the call's signature says.
+    inert_config: (class, key) pairs that the installed classes accept and never use.
+    soft_config: keys that say for which size a model was made, and change no tensor by themselves.
+    """
+
+    name: str
+    title: str
+    pipeline_classes: tuple[str, ...]
+    denoiser: str = "transformer"
+    experts: tuple[str, ...] = ()
+    guidance: float = 6.0
+    lora_targets: tuple[str, ...] = ("to_k", "to_q", "to_v", "to_out.0")
+    image_enters: str = ""
+    image_frame: int | None = 0
+    latent_axes: tuple[str, ...] = ("batch", "channel", "frame", "height", "width")
+    draws_globally: bool = False
+    has_objective: bool = True
+    is_known: bool = True
+    inert_config: frozenset[tuple[str, str]] = frozenset()
+    soft_config: frozenset[str] = frozenset()
+
+    def denoisers(self, present: Collection[str]) -> tuple[str, ...]:
+        """Every denoiser among the components `present`, the main one first."""
+        return (self.denoiser, *(name for name in self.experts if name in present))
+
+    def live_denoisers(self, pipeline: Any) -> dict[str, Any]:
+        """The denoisers of a live diffusers pipeline, by name, the main one first."""
+        present = [name for name, part in pipeline.components.items() if part is not None]
+        return {name: getattr(pipeline, name) for name in self.denoisers(present)}
+
+    def needed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Components that a call cannot do without although the class takes None for them."""
+        return (self.denoiser,)
+
+    def contradictions(self, checkpoint: Checkpoint) -> Iterator[Contradiction]:
+        """Facts of the configuration that contradict each other; nothing is loaded, no reference is needed."""
+        return iter(())
+
+    @staticmethod
+    def stored_configs(checkpoint: Checkpoint, *names: str) -> tuple[Mapping[str, Any], ...]:
+        """What these components' configuration files hold; empty for a component that is not there or has none.
+
+        Raises:
+            DamagedFileError: a file cannot be read.
+        """
+        parts = [checkpoint.components.get(name) for name in names]
+        return tuple({} if part is None else part.config for part in parts)
 
     @abstractmethod
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
         """The size that the checkpoint's configuration implies."""
 
     @abstractmethod
+    def grid(self, checkpoint: Checkpoint) -> Grid:
+        """The sizes that the pipeline can make."""
+
     def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
         """Raise BadInputError, in one line, when the pipeline cannot make a clip of this size."""
+        grid = self.grid(checkpoint)
+        if height % grid.pixels or width % grid.pixels:
+            raise BadInputError(f"the size {width}x{height} is not in multiples of {grid.pixels} pixels")
+        if (frames - 1) % grid.frames:
+            raise BadInputError(
+                f"{frames} frames cannot be made: {self.title} makes {grid.frames}k + 1 "
+                f"(the nearest is {round((frames - 1) / grid.frames) * grid.frames + 1})"
+            )
 
-    @abstractmethod
     def call_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
-        """The keyword arguments of the pipeline's call, but for the generator, output type and callback."""
+        """The keyword arguments of the pipeline's call, but for the generator, output type and callback.
 
-    @abstractmethod
+        What the probe holds, under the names that the class's call has; then `own_arguments`.
+        """
+        return {**probe_arguments(checkpoint, probe), **self.own_arguments(checkpoint, probe)}
+
+    def own_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
+        """Arguments of the call that only this family has, or has another value for than the probe's."""
+        return {}
+
+    def frames(self, output: Any) -> torch.Tensor:
+        """Give the first video of what the call returned: (frame, channel, height, width) in [0, 1]."""
+        video = next(iter(output.values())) if hasattr(output, "values") else output
+        first: torch.Tensor = video[0]
+        return first if first.ndim == 4 else first.unsqueeze(0)
+
+    def stacked(self, latents: list[torch.Tensor]) -> torch.Tensor:
+        """Give the latents of every step as one tensor, the step axis first.
+
+        Steps of different shapes (a clip made in sections) are laid flat, and filled up with zeros at the end.
+        """
+        import torch
+
+        if len({step.shape for step in latents}) <= 1:
+            return torch.stack(latents)
+        return torch.nn.utils.rnn.pad_sequence([step.flatten() for step in latents], batch_first=True)
+
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
     ) -> torch.Tensor:
-        """The family's own training objective for one clip.
+        """The family's own training objective for one clip; here that of flow matching.
+
+        For each denoiser a noise level is drawn from its part of the schedule, and its prediction is compared with
+        noise - clean latents.
 
         Args:
             pipeline: the live diffusers pipeline, whose denoiser may carry a LoRA.
@@ -67,6 +191,40 @@ class Family(ABC):
         Returns:
             A scalar float32 tensor with a graph to the denoiser's parameters.
         """
+        import torch
+        from diffusers.utils.torch_utils import randn_tensor
+
+        with torch.no_grad():
+            encoded = self.encode(pipeline, clip, prompt)
+        latents, clean = encoded.latents, encoded.clean
+        losses = []
+        for name in self.live_denoisers(pipeline):
+            low, high = self.noise_levels(pipeline, name)
+            sigma = (low + (high - low) * torch.rand((1,), generator=generator)).to(latents)
+            noise = randn_tensor(
+                latents.shape, generator=generator, device=latents.device, dtype=latents.dtype
+            )
+            noisy = (1 - sigma) * latents + sigma * noise
+            if clean is not None:
+                noisy = torch.where(clean.bool(), latents, noisy)
+            prediction = self.predict(pipeline, name, noisy, sigma, encoded)
+            error = (prediction.float() - (noise - latents).float()) ** 2
+            losses.append((error if clean is None else error * (1 - clean.float())).mean())
+        return torch.stack(losses).sum()
+
+    def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
+        """Encode a clip (frames, 3, height, width) in [0, 1] and its caption for `training_loss`."""
+        raise NotImplementedError(self.name)
+
+    def predict(
+        self, pipeline: Any, denoiser: str, noisy: torch.Tensor, sigma: torch.Tensor, clip: TrainingClip
+    ) -> torch.Tensor:
+        """Call the denoiser of this name on noisy latents at the noise level `sigma` (shape (1,), in [0, 1])."""
+        raise NotImplementedError(self.name)
+
+    def noise_levels(self, pipeline: Any, denoiser: str) -> tuple[float, float]:
+        """Give the least and the largest noise level that this denoiser is trained for."""
+        return 0.0, 1.0
 
     def attach_lora(
         self, pipeline: Any, tensors: Mapping[str, torch.Tensor], name: str, config: Mapping[str, Any] | None

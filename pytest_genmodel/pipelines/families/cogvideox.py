@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.pipelines.families.base import Family, Geometry
+from pytest_genmodel.pipelines.families.base import Contradiction, Family, Geometry, Grid
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +18,32 @@ if TYPE_CHECKING:
 class CogVideoX(Family):
     """CogVideoX: image latent beside the noise in the channels of frame 0, zeros in those of the other frames."""
 
-    name: ClassVar[str] = "cogvideox"
-    pipeline_classes: ClassVar[tuple[str, ...]] = ("CogVideoXImageToVideoPipeline",)
-    inert_config: ClassVar[frozenset[tuple[str, str]]] = frozenset(
+    name = "cogvideox"
+    title = "CogVideoX"
+    pipeline_classes = ("CogVideoXImageToVideoPipeline",)
+    image_enters = "as a latent beside the noise, in the upper channels of frame 0"
+    latent_axes = ("batch", "frame", "channel", "height", "width")
+    inert_config = frozenset(
         # Read by no line of the two schedulers (diffusers 0.42): they come from the class they were copied from.
         (scheduler, key)
         for scheduler in ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
         for key in ("clip_sample", "clip_sample_range", "sample_max_value")
     )
-    soft_config: ClassVar[frozenset[str]] = frozenset({"sample_height", "sample_width", "sample_frames"})
+    soft_config = frozenset({"sample_height", "sample_width", "sample_frames"})
+
+    def contradictions(self, checkpoint: Checkpoint) -> Iterator[Contradiction]:
+        """Channels that do not add up: the latent goes in twice, as noise and as the image."""
+        vae, transformer = self.stored_configs(checkpoint, "vae", self.denoiser)
+        if not vae or not transformer:
+            return
+        latent, taken = int(vae.get("latent_channels", 16)), int(transformer.get("in_channels", 16))
+        if taken != 2 * latent:
+            yield Contradiction(
+                f"the autoencoder's latent has {latent} channels, and the transformer takes {taken}",
+                "config.json:in_channels",
+                component=self.denoiser,
+                cause="the transformer is that of a text-to-video model" if taken == latent else None,
+            )
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
         """Latent size of the transformer's configuration times the VAE's compression."""
@@ -38,20 +55,21 @@ class CogVideoX(Family):
             frames=config.get("sample_frames", 49),
         )
 
-    def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
-        """Whole patches in space, 8k + 1 frames, and the trained size where positions are learned."""
+    def grid(self, checkpoint: Checkpoint) -> Grid:
+        """Whole patches in space; latent frames in twos, the odd one first, as the decoder takes them.
+
+        With an even number of them the clip has another length than was asked for.
+        """
         config = checkpoint.components[self.denoiser].config
-        unit = self._spatial_compression(checkpoint) * config.get("patch_size", 2)
-        if height % unit or width % unit:
-            raise BadInputError(f"the size {width}x{height} is not in multiples of {unit} pixels")
-        # The decoder takes latent frames in twos, the odd one first: with an even number of them the clip has
-        # another length than was asked for.
-        unit = 2 * int(checkpoint.components["vae"].config.get("temporal_compression_ratio", 4))
-        if (frames - 1) % unit:
-            raise BadInputError(
-                f"{frames} frames cannot be made: CogVideoX makes {unit}k + 1 "
-                f"(the nearest is {round((frames - 1) / unit) * unit + 1})"
-            )
+        return Grid(
+            pixels=self._spatial_compression(checkpoint) * config.get("patch_size", 2),
+            frames=2 * int(checkpoint.components["vae"].config.get("temporal_compression_ratio", 4)),
+        )
+
+    def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
+        """As `grid` has it, and the trained size where positions are learned."""
+        super().check_size(checkpoint, height=height, width=width, frames=frames)
+        config = checkpoint.components[self.denoiser].config
         trained = self.geometry(checkpoint)
         if config.get("use_learned_positional_embeddings") and (height, width) != (
             trained.height,
@@ -62,21 +80,10 @@ class CogVideoX(Family):
                 f"for {trained.width}x{trained.height} only"
             )
 
-    def call_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
-        """As CogVideoXImageToVideoPipeline names them."""
-        return {
-            "max_sequence_length": checkpoint.components[self.denoiser].config.get(
-                "max_text_seq_length", 226
-            ),
-            "image": probe.picture(),
-            "prompt": probe.prompt,
-            "negative_prompt": probe.negative_prompt,
-            "height": probe.height,
-            "width": probe.width,
-            "num_frames": probe.frames,
-            "num_inference_steps": probe.steps,
-            "guidance_scale": probe.guidance,
-        }
+    def own_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
+        """The text's length: the call's default is that of the large models."""
+        config = checkpoint.components[self.denoiser].config
+        return {"max_sequence_length": config.get("max_text_seq_length", 226)}
 
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
@@ -144,3 +151,6 @@ class CogVideoX(Family):
     def _spatial_compression(checkpoint: Checkpoint) -> int:
         blocks = checkpoint.components["vae"].config.get("block_out_channels", (128, 256, 256, 512))
         return int(2 ** (len(blocks) - 1))
+
+
+FAMILIES = (CogVideoX(),)

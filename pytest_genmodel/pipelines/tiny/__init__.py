@@ -58,4 +58,4 @@ def materialise(name: str, folder: Path) -> Path:
     entry = find(name)
     if entry.shipped is not None:
         return entry.shipped
-    return write_once(Path(folder) / entry.name, entry.build)
+    return write_once(Path(folder) / entry.name, entry.build, entry.probe)

@@ -1,11 +1,13 @@
-"""CogVideoX image-to-video, small enough to build in a blink.
+"""CogVideoX image-to-video, small enough to build in a blink: the layouts of 5B-I2V, of 2B, and of 1.5.
 
-The architecture is that of CogVideoX-5b-I2V: rotary and learned positions together, a T5 encoder, the causal
-3D autoencoder, image latents joined to the noise by channel, and its scheduler. Only the sizes are small.
+5B-I2V has rotary and learned positions together, 2B sines alone, 1.5 rotary positions alone, patches in time, and
+the strength of the image (`ofs`) as a condition. All have a T5 encoder, the causal 3D autoencoder, image latents
+joined to the noise by channel, and a scheduler of their own. Only the sizes are small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .registry import TinyPipeline
@@ -25,8 +27,8 @@ WORDS = (
 )
 
 
-def scheduler() -> Any:
-    """Return the scheduler of CogVideoX-5b-I2V (v-prediction, zero terminal SNR, trailing steps)."""
+def scheduler(*, snr_shift_scale: float = 1.0) -> Any:
+    """Return the scheduler of CogVideoX (v-prediction, zero terminal SNR, trailing steps); 2B has the shift 3."""
     from diffusers import CogVideoXDDIMScheduler
 
     return CogVideoXDDIMScheduler(
@@ -36,14 +38,35 @@ def scheduler() -> Any:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         set_alpha_to_one=True,
-        snr_shift_scale=1.0,
+        snr_shift_scale=snr_shift_scale,
         timestep_spacing="trailing",
         clip_sample=False,
     )
 
 
 def build_random() -> Any:
-    """Return a CogVideoXImageToVideoPipeline with seeded random weights: float32, eval mode, on the CPU.
+    """Return a CogVideoXImageToVideoPipeline in the layout of 5B-I2V; see `_assembled`."""
+    return _assembled(SEED, _with_learned_positions, scheduler())
+
+
+def build_2b() -> Any:
+    """Return a CogVideoXImageToVideoPipeline in the layout of 2B: positions are sines, and no file holds them."""
+    return _assembled(SEED + 1, _transformer, scheduler(snr_shift_scale=3.0))
+
+
+def build_1_5() -> Any:
+    """Return a CogVideoXImageToVideoPipeline in the layout of 1.5-5B-I2V: two latent frames in a patch."""
+
+    def transformer() -> Any:
+        return _transformer(
+            use_rotary_positional_embeddings=True, patch_size_t=2, ofs_embed_dim=8, patch_bias=False
+        )
+
+    return _assembled(SEED + 2, transformer, scheduler(), invert_scale_latents=True)
+
+
+def _assembled(seed: int, transformer: Callable[[], Any], scheduler: Any, **autoencoder: Any) -> Any:
+    """Return a pipeline with seeded random weights: float32, eval mode, on the CPU.
 
     It samples 16 x 16 pixels and 9 frames (latents 1 x 3 x 4 x 2 x 2) and needs ``max_sequence_length=16`` in
     the call, as it has 16 text positions. Equal in every process; the caller's random state is left alone.
@@ -51,16 +74,16 @@ def build_random() -> Any:
     from diffusers import CogVideoXImageToVideoPipeline
 
     tokenizer = t5_tokenizer(WORDS, max_length=TEXT_LENGTH)
-    with seeded(SEED):
+    with seeded(seed):
         modules = {
             "text_encoder": _text_encoder(len(tokenizer)),
-            "vae": _vae(),
-            "transformer": _transformer(),
+            "vae": _vae(**autoencoder),
+            "transformer": transformer(),
         }
         for module in modules.values():
             wake(module)
             module.eval()
-    return CogVideoXImageToVideoPipeline(tokenizer=tokenizer, scheduler=scheduler(), **modules)
+    return CogVideoXImageToVideoPipeline(tokenizer=tokenizer, scheduler=scheduler, **modules)
 
 
 def _text_encoder(vocabulary: int) -> Any:
@@ -82,7 +105,7 @@ def _text_encoder(vocabulary: int) -> Any:
     )
 
 
-def _vae() -> Any:
+def _vae(**arguments: Any) -> Any:
     from diffusers import AutoencoderKLCogVideoX
 
     return AutoencoderKLCogVideoX(
@@ -94,14 +117,14 @@ def _vae() -> Any:
         sample_height=16,
         sample_width=16,
         scaling_factor=0.7,
+        **arguments,
     )
 
 
-def _transformer() -> Any:
-    import torch
+def _transformer(**arguments: Any) -> Any:
     from diffusers import CogVideoXTransformer3DModel
 
-    transformer = CogVideoXTransformer3DModel(
+    return CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=8,
@@ -115,9 +138,14 @@ def _transformer() -> Any:
         patch_size=2,
         temporal_compression_ratio=4,
         max_text_seq_length=TEXT_LENGTH,
-        use_rotary_positional_embeddings=True,
-        use_learned_positional_embeddings=True,
+        **arguments,
     )
+
+
+def _with_learned_positions() -> Any:
+    import torch
+
+    transformer = _transformer(use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True)
     # The constructor fills the table with sines (float64). A learned table is not sines: were it one, a table
     # rebuilt from the configuration instead of read from the file would go unseen.
     table = transformer.patch_embed.pos_embedding
@@ -130,5 +158,15 @@ PIPELINES = (
         name="cogvideox-i2v",
         summary="CogVideoX image-to-video, 5B-I2V layout, random weights, 16 x 16 pixels, 9 frames",
         build=build_random,
+    ),
+    TinyPipeline(
+        name="cogvideox-2b-i2v",
+        summary="CogVideoX image-to-video, 2B layout (sine positions), random weights, 16 x 16 pixels, 9 frames",
+        build=build_2b,
+    ),
+    TinyPipeline(
+        name="cogvideox1.5-i2v",
+        summary="CogVideoX 1.5 image-to-video, patches in time, random weights, 16 x 16 pixels, 9 frames",
+        build=build_1_5,
     ),
 )

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ _BESIDE_CONFIG = {
 }
 
 
-def write_once(target: Path, build: Callable[[], Any]) -> Path:
-    """Return `target`, holding what ``build().save_pretrained`` writes; do nothing if it is complete already.
+def write_once(target: Path, build: Callable[[], Any], probe: Mapping[str, Any] | None = None) -> Path:
+    """Return `target`, holding what ``build().save_pretrained`` writes, and `probe` as ``probe.json``.
+
+    Does nothing if it is complete already.
 
     The files are written into a folder beside `target` and renamed into place: an interrupted run leaves no
     partial folder under that name, and of several processes that arrive together all get a complete one.
@@ -34,6 +36,8 @@ def write_once(target: Path, build: Callable[[], Any]) -> Path:
     try:
         written = beside / "new"
         build().save_pretrained(str(written))
+        if probe:
+            (written / "probe.json").write_text(json.dumps(dict(probe), indent=2), encoding="utf-8")
         _put_in_place(written, target, beside / "old")
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -10,8 +10,8 @@ import difflib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,15 @@ class TinyPipeline:
     """One entry: `name` without the ``tiny:`` prefix, `summary` in one line, and its source.
 
     `build` makes the live pipeline. `shipped` is the folder of a trained model whose weights are package
-    data; None means that the pipeline is random and is written on demand.
+    data; None means that the pipeline is random and is written on demand, with `probe` beside it as ``probe.json``:
+    the size, frames and so on to ask of it, where its configuration does not say them.
     """
 
     name: str
     summary: str
     build: Callable[[], Any]
     shipped: Path | None = None
+    probe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(name: str) -> TinyPipeline:

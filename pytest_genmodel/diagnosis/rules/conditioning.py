@@ -1,0 +1,66 @@
+"""Rules of one denoiser call, reference and candidate: GM901 to GM909."""
+
+from __future__ import annotations
+
+from pytest_genmodel.diagnosis.rules.rule import Rule
+
+RULES = (
+    Rule(
+        "GM901",
+        "denoiser is given another condition",
+        "For one probe the candidate's denoiser is given other text, image or other conditions in its first step than "
+        "the reference's.",
+        "Look at the component that is named: its weights, its configuration, and what it is given.",
+    ),
+    Rule(
+        "GM902",
+        "denoiser is given other arguments",
+        "An argument is given to one denoiser and not to the other, or has another shape or dtype.",
+        "Compare the configurations of denoiser and VAE, and the components that the pipelines have.",
+    ),
+    Rule(
+        "GM903",
+        "denoiser is given other timesteps",
+        "The candidate's schedule gives the denoiser other timesteps for the same number of steps.",
+        "Compare the scheduler's configuration: spacing, shift, number of training steps, prediction type.",
+    ),
+    Rule(
+        "GM904",
+        "component answers otherwise to the same input",
+        "Given what the reference's component was given, the candidate's gives something else.",
+        "Compare the component's weights and configuration (same_weights, same_config).",
+    ),
+    Rule(
+        "GM905",
+        "VAE encodes otherwise",
+        "Given the same pixels the candidate's VAE gives other latents: the image condition is another.",
+        "Compare the VAE's weights and configuration with the reference's.",
+    ),
+    Rule(
+        "GM906",
+        "VAE decodes otherwise",
+        "Given the same latents the candidate's VAE gives other frames: the video is another, although every latent "
+        "may be right.",
+        "Compare the VAE's decoder and its configuration with the reference's.",
+    ),
+    Rule(
+        "GM907",
+        "denoiser predicts otherwise",
+        "Given the same arguments the candidate's denoiser predicts something else, and it must not differ.",
+        "Compare the denoiser's weights and configuration with the reference's.",
+    ),
+    Rule(
+        "GM908",
+        "positions are others",
+        "The rotary tables (or other positions) that the candidate's pipeline makes for one size differ from the "
+        "reference's.",
+        "Compare the denoiser's size, patch and position settings, and the VAE's compression.",
+    ),
+    Rule(
+        "GM909",
+        "denoiser's inputs part on the way",
+        "Both denoisers are given the same in the first step, answer alike, and are given something else in the last: "
+        "what the scheduler or the guidance makes of the prediction differs.",
+        "Compare the scheduler's class and configuration, and how guidance is applied.",
+    ),
+)

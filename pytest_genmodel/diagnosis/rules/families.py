@@ -1,0 +1,27 @@
+"""Rules of what a family of pipelines holds together: 43x."""
+
+from __future__ import annotations
+
+from pytest_genmodel.diagnosis.rules.rule import Rule
+
+RULES = (
+    Rule(
+        "GM430",
+        "configuration contradicts itself",
+        "Two facts of the checkpoint exclude each other in every healthy model of its family: an expert that no step "
+        "is left for, channels that do not add up, a switch that belongs to another model than the weights. The "
+        "pipeline may load and sample in spite of it.",
+        "Copy model_index.json and the component's config.json from the model that the checkpoint started from.",
+        seen_in=(
+            "https://github.com/huggingface/diffusers/pull/12074",
+            "https://github.com/aigc-apps/VideoX-Fun/pull/297",
+        ),
+    ),
+    Rule(
+        "GM431",
+        "denoisers are exchanged",
+        "A pipeline with two experts has one for much noise and one for little. Their shapes are equal, so that "
+        "either loads in the other's place and the video is wrong.",
+        "Give each folder the name that the reference has for its content.",
+    ),
+)

@@ -1,0 +1,71 @@
+"""Rules of neutral transformations: 61x."""
+
+from __future__ import annotations
+
+from pytest_genmodel.diagnosis.rules.rule import Rule
+
+RULES = (
+    Rule(
+        "GM610",
+        "neutral transformation changes the sample",
+        "Something that must not matter (a copy, `from_pipe`, fused projections, offloading) changes the video by more "
+        "than rounding: the pipeline in production is not the one that was judged.",
+        "Sample with and without it, step by step; the message names the first step that differs.",
+        seen_in=("https://github.com/huggingface/diffusers/issues/11041",),
+    ),
+    Rule(
+        "GM611",
+        "attention kernels disagree",
+        "With torch's plain attention the sample is another one: a fused kernel, or the processor that calls it, "
+        "computes something else than attention.",
+        "Compare the processor's mask, scale and layout with those of the plain one; try another backend or release.",
+        seen_in=(
+            "https://github.com/pytorch/pytorch/issues/108503",
+            "https://github.com/Tencent-Hunyuan/HunyuanVideo/issues/31",
+        ),
+    ),
+    Rule(
+        "GM612",
+        "slices are decoded otherwise",
+        "A batch decoded slice by slice is not what it is decoded at once.",
+        "Look at caches of the causal convolutions that one slice leaves to the next.",
+    ),
+    Rule(
+        "GM613",
+        "tiles do not join",
+        "Two tiles of the autoencoder meet in a step, or a clip within one tile is cut: seams are seen in every video.",
+        "A blend goes from the first tile's value to the second's over the overlap, and leaves the rest alone.",
+    ),
+    Rule(
+        "GM614",
+        "moving to another dtype changes weights",
+        "A tensor is not its own value after a change of dtype that loses nothing, or not its own value rounded.",
+        "Look for tensors that are rebuilt on `.to()`, and for a cast through a narrower dtype.",
+    ),
+    Rule(
+        "GM615",
+        "bfloat16 is off by more than its rounding",
+        "Computed in bfloat16 the sample is farther from float32 with the same rounded weights than rounding explains.",
+        "Keep time steps, rotary tables, norms and the scheduler in float32; cast at the end.",
+        seen_in=("https://github.com/huggingface/diffusers/issues/9405",),
+    ),
+    Rule(
+        "GM616",
+        "copy shares memory with the original",
+        "`copy.deepcopy` of the pipeline gives tensors that lie in the original's memory: training one changes both.",
+        "Look for `__deepcopy__`, `__reduce__` or tensors kept outside parameters and buffers.",
+    ),
+    Rule(
+        "GM617",
+        "undone transformation leaves something behind",
+        "Switched on and off again, something of the pipeline is not what it was: a hook, a processor, a flag, a value.",
+        "Look at what the undoing call puts back; make a new pipeline where it does not.",
+    ),
+    Rule(
+        "GM618",
+        "gradient checkpointing changes the prediction",
+        "With gradient checkpointing the denoiser predicts something else, or its gradients are others: what is trained "
+        "is not what is used.",
+        "Compare the arguments that the checkpointed call hands to the block with those of the plain call.",
+    ),
+)

@@ -1,0 +1,266 @@
+"""Faults of a library that make the conditions arrive wrongly: image, prompt, positions, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_genmodel.faults.copy import Copy
+from pytest_genmodel.faults.library import (
+    Original,
+    class_of,
+    denoiser_sees,
+    only_for,
+    pipeline_class,
+    replaced,
+)
+from pytest_genmodel.faults.registry import broken_library
+
+_IMAGE = "image-conditioning"
+_PREPROCESS = "https://github.com/zai-org/CogVideo/commit/b36266367999d13993391f3e0fc7d1178e46fdf7"
+
+
+@contextmanager
+def _image_becomes(change: Callable[[Any], Any]) -> Iterator[None]:
+    """What the image processor gives, in [-1, 1], comes out changed."""
+    from diffusers.image_processor import VaeImageProcessor
+
+    def make(original: Original) -> Original:
+        return lambda self, *arguments, **options: change(original(self, *arguments, **options))
+
+    with replaced(VaeImageProcessor, "preprocess", make):
+        yield
+
+
+@broken_library(
+    None,
+    "liveness",
+    layer=_IMAGE,
+    entries=("cogvideo-558-image-condition-is-noise",),
+    seen_in="https://github.com/zai-org/CogVideo/issues/558",
+)
+@contextmanager
+def image_latents_are_noise(copy: Copy) -> Iterator[None]:
+    """The VAE encodes noise in place of the image."""
+    import torch
+
+    def noise(image: Any) -> Any:
+        return torch.randn(image.shape, generator=torch.Generator().manual_seed(5)).to(image).clamp(-1, 1)
+
+    with _image_becomes(noise):
+        yield
+
+
+@broken_library(None, "liveness", layer=_IMAGE, seen_in="https://github.com/zai-org/CogVideo/issues/404")
+@contextmanager
+def image_latents_are_zero(copy: Copy) -> Iterator[None]:
+    """The image is black before it is encoded, whatever was given."""
+    with _image_becomes(lambda image: image * 0 - 1):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer="dataset-cache",
+    entries=("cogvideo-i2v-image-unnormalised-cached-path",),
+    seen_in=_PREPROCESS,
+)
+@contextmanager
+def image_from_0_to_255(copy: Copy) -> Iterator[None]:
+    """The image reaches the VAE in 0 to 255 where it must be in -1 to 1."""
+    with _image_becomes(lambda image: (image + 1) * 127.5):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer=_IMAGE,
+    entries=("svd-xtend-pixel-range",),
+    seen_in="https://github.com/pixeli99/SVD_Xtend/commit/5d155c1326f1a5db45618054f222c867c59067ef",
+)
+@contextmanager
+def image_from_0_to_1(copy: Copy) -> Iterator[None]:
+    """The image reaches the VAE in 0 to 1 where it must be in -1 to 1."""
+    with _image_becomes(lambda image: (image + 1) / 2):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer=_IMAGE,
+    entries=("diffusion-pipe-wan-first-frame-scale",),
+    seen_in="https://github.com/tdrussell/diffusion-pipe/commit/8f83dbf25d03219df705570ec03e62be04bc402f",
+)
+@contextmanager
+def image_range_changed_twice(copy: Copy) -> Iterator[None]:
+    """The image is brought from [0, 1] to [-1, 1] twice."""
+    with _image_becomes(lambda image: image * 2 - 1):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer=_IMAGE,
+    model="svd",
+    entries=("svd-xtend-noise-aug-id",),
+    seen_in="https://github.com/pixeli99/SVD_Xtend/commit/29eb24a270700110c8b40cbed1ed1b763421dce7",
+)
+@contextmanager
+def noise_on_the_image_not_told(copy: Copy) -> Iterator[None]:
+    """The image gets noise, and the denoiser is told that it got none."""
+    only_for(copy, "svd")
+
+    def make(original: Original) -> Original:
+        def ids(self: Any, fps: int, bucket: int, strength: float, *rest: Any, **options: Any) -> Any:
+            return original(self, fps, bucket, 0.0, *rest, **options)
+
+        return ids
+
+    with replaced(pipeline_class(copy), "_get_add_time_ids", make):
+        yield
+
+
+@broken_library(
+    None,
+    "liveness",
+    layer="positional-embedding",
+    seen_in="https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",
+)
+@contextmanager
+def rotary_positions_dropped(copy: Copy) -> Iterator[None]:
+    """The rotary tables are not passed on to the denoiser."""
+    only_for(copy, "cogvideox")
+    with denoiser_sees(copy, lambda given: given | {"image_rotary_emb": None}):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer="positional-embedding",
+    entries=("cogvideo-rope-temporal-patch",),
+    seen_in="https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",
+)
+@contextmanager
+def rotary_positions_stretched_in_time(copy: Copy) -> Iterator[None]:
+    """The rotary tables are made for other frames than those that are denoised: each position comes twice."""
+    only_for(copy, "cogvideox")
+
+    def make(original: Original) -> Original:
+        def tables(self: Any, *arguments: Any, **options: Any) -> Any:
+            return tuple(
+                table.repeat_interleave(2, dim=0)[: len(table)]
+                for table in original(self, *arguments, **options)
+            )
+
+        return tables
+
+    with replaced(pipeline_class(copy), "_prepare_rotary_positional_embeddings", make):
+        yield
+
+
+@broken_library(
+    None,
+    "liveness",
+    layer="positional-embedding",
+    seen_in="https://github.com/zai-org/CogVideo/issues/323",
+)
+@contextmanager
+def learned_positions_not_added(copy: Copy) -> Iterator[None]:
+    """The learned position table is loaded, and never read."""
+    only_for(copy, "cogvideox")
+    if not copy.config(copy.denoiser).get("use_learned_positional_embeddings"):
+        copy.does_not_apply("the denoiser learns no positions")
+    from diffusers.models.embeddings import CogVideoXPatchEmbed
+
+    def make(original: Original) -> Original:
+        def forward(self: Any, text: Any, image: Any) -> Any:
+            self.use_learned_positional_embeddings = self.use_positional_embeddings = False
+            return original(self, text, image)
+
+        return forward
+
+    with replaced(CogVideoXPatchEmbed, "forward", make):
+        yield
+
+
+@broken_library(None, "liveness", layer="text-encoder")
+@contextmanager
+def prompt_is_ignored(copy: Copy) -> Iterator[None]:
+    """The text embeddings are zero when they reach the denoiser."""
+
+    def without(given: dict[str, Any]) -> dict[str, Any]:
+        text = given.get("encoder_hidden_states")
+        return given if text is None else given | {"encoder_hidden_states": text * 0}
+
+    with denoiser_sees(copy, without):
+        yield
+
+
+@broken_library(
+    None,
+    "liveness",
+    layer="text-encoder",
+    model="wan2.1-i2v",
+    entries=("chroma-padding-mask-order",),
+    seen_in="https://github.com/huggingface/diffusers/pull/12508",
+)
+@contextmanager
+def padding_counts_as_text(copy: Copy) -> Iterator[None]:
+    """The mask of the text encoder covers what was filled up: padding counts as words."""
+    only_for(copy, "wan")
+
+    def make(original: Original) -> Original:
+        def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:
+            return original(self, input_ids, attention_mask * 0 + 1, **options)
+
+        return forward
+
+    with replaced(class_of(copy, "text_encoder"), "forward", make):
+        yield
+
+
+@broken_library(
+    None,
+    "denoiser_call",
+    layer="precision/attention-backend",
+    entries=("timestep-rounded-to-bf16",),
+    seen_in="https://github.com/huggingface/diffusers/issues/9405",
+)
+@contextmanager
+def timestep_rounded(copy: Copy) -> Iterator[None]:
+    """The timestep is rounded to bfloat16 on its way to the denoiser."""
+    import torch
+
+    with denoiser_sees(
+        copy, lambda given: given | {"timestep": torch.as_tensor(given["timestep"]).bfloat16().float()}
+    ):
+        yield
+
+
+@broken_library(None, "denoiser_call", layer="scheduler")
+@contextmanager
+def timestep_from_0_to_1(copy: Copy) -> Iterator[None]:
+    """The denoiser is given the timestep as a share of the schedule, not as its number."""
+    with denoiser_sees(copy, lambda given: given | {"timestep": given["timestep"] / 1000}):
+        yield
+
+
+@broken_library(None, "denoiser_call", layer="version-skew")
+@contextmanager
+def guidance_the_wrong_way_round(copy: Copy) -> Iterator[None]:
+    """The two halves of classifier-free guidance have changed places: the video flees the prompt."""
+
+    def swapped(given: dict[str, Any]) -> dict[str, Any]:
+        text = given.get("encoder_hidden_states")
+        if text is None or len(text) != 2:
+            return given
+        return given | {"encoder_hidden_states": text.flip(0)}
+
+    with denoiser_sees(copy, swapped):
+        yield

@@ -1,0 +1,131 @@
+"""Faults of a library between latents and frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_genmodel.faults.copy import Copy
+from pytest_genmodel.faults.library import Original, class_of, only_for, pipeline_class, replaced
+from pytest_genmodel.faults.registry import Place, broken_library
+
+
+@broken_library(
+    None,
+    "absolute_checks",
+    layer="vae",
+    entries=("comfy-wan-vae-colour-drift",),
+    seen_in="https://github.com/Comfy-Org/ComfyUI/issues/13090",
+)
+@contextmanager
+def cache_between_chunks_lost(copy: Copy) -> Iterator[None]:
+    """The decoder forgets what it kept of one chunk of frames when it decodes the next."""
+    only_for(copy, "cogvideox")
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXDecoder3D
+
+    def make(original: Original) -> Original:
+        def forward(self: Any, sample: Any, temb: Any = None, conv_cache: Any = None) -> Any:
+            return original(self, sample, temb, None)
+
+        return forward
+
+    with replaced(CogVideoXDecoder3D, "forward", make):
+        yield
+
+
+@broken_library(
+    None, "absolute_checks", layer="vae", seen_in="https://github.com/huggingface/finetrainers/issues/168"
+)
+@contextmanager
+def latents_scaled_the_wrong_way(copy: Copy) -> Iterator[None]:
+    """Latents are multiplied by the scaling factor before decoding where they must be divided."""
+    only_for(copy, "cogvideox")
+
+    def make(original: Original) -> Original:
+        def decode_latents(self: Any, latents: Any) -> Any:
+            return original(self, latents * self.vae_scaling_factor_image**2)
+
+        return decode_latents
+
+    with replaced(pipeline_class(copy), "decode_latents", make):
+        yield
+
+
+@broken_library(None, "neutral_transformations", layer="vae")
+@contextmanager
+def tiles_do_not_fit(copy: Copy) -> Iterator[None]:
+    """Decoding in tiles shifts every tile by one row."""
+    cls = class_of(copy, "vae")
+    if not hasattr(cls, "tiled_decode"):
+        copy.does_not_apply("the VAE decodes in one piece only")
+
+    def make(original: Original) -> Original:
+        def tiled_decode(self: Any, latents: Any, return_dict: bool = True) -> Any:
+            result = original(self, latents, return_dict=return_dict)
+            if return_dict:
+                result.sample = result.sample.roll(1, dims=-2)
+                return result
+            return (result[0].roll(1, dims=-2),)
+
+        return tiled_decode
+
+    with replaced(cls, "tiled_decode", make):
+        yield
+
+
+@broken_library("GM924", "sound_video", layer="image-conditioning")
+@contextmanager
+def frames_in_reverse(copy: Copy) -> Iterator[None]:
+    """The decoded frames come out in reverse: the image given is the last one."""
+
+    def make(original: Original) -> Original:
+        def decode(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = original(self, *arguments, **options)
+            if hasattr(result, "sample"):
+                result.sample = result.sample.flip(2)
+                return result
+            return (result[0].flip(2), *result[1:])
+
+        return decode
+
+    with replaced(class_of(copy, "vae"), "decode", make):
+        yield
+
+
+@broken_library("GM921", "sound_video", layer="vae")
+@contextmanager
+def every_frame_is_the_first(copy: Copy) -> Iterator[None]:
+    """The decoder repeats its first frame: the video stands still."""
+
+    def make(original: Original) -> Original:
+        def decode(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = original(self, *arguments, **options)
+            if hasattr(result, "sample"):
+                result.sample = result.sample[:, :, :1].expand_as(result.sample).clone()
+                return result
+            return (result[0][:, :, :1].expand_as(result[0]).clone(), *result[1:])
+
+        return decode
+
+    with replaced(class_of(copy, "vae"), "decode", make):
+        yield
+
+
+@broken_library("GM505", "seeded_sampling", layer="precision/attention-backend", place=Place(None, "frame 0"))
+@contextmanager
+def black_frames(copy: Copy) -> Iterator[None]:
+    """A kernel gives zeros, and every frame is black."""
+
+    def make(original: Original) -> Original:
+        def decode(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = original(self, *arguments, **options)
+            if hasattr(result, "sample"):
+                result.sample = result.sample * 0 - 1
+                return result
+            return (result[0] * 0 - 1, *result[1:])
+
+        return decode
+
+    with replaced(class_of(copy, "vae"), "decode", make):
+        yield

@@ -1,0 +1,72 @@
+"""Breaking a library for a while: its functions replaced, and put back whatever happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_genmodel.faults.copy import Copy
+from pytest_genmodel.pipelines.library import class_named
+
+Original = Callable[..., Any]
+
+
+@contextmanager
+def replaced(owner: Any, name: str, make: Callable[[Original], Original]) -> Iterator[None]:
+    """Replace `owner.name` by what `make` makes of it."""
+    own = name in vars(owner)
+    original = getattr(owner, name)
+    stored = vars(owner).get(name)
+    setattr(owner, name, make(original))
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, stored)
+        else:
+            delattr(owner, name)
+
+
+def class_of(copy: Copy, name: str) -> Any:
+    """The library's class of a component."""
+    component = copy.component(name, with_weights=False)
+    return class_named(component.library, component.class_name)
+
+
+def pipeline_class(copy: Copy) -> Any:
+    """The library's class of the pipeline."""
+    return class_named("diffusers", str(copy.checkpoint.pipeline_class))
+
+
+def pipeline_module(copy: Copy) -> Any:
+    """The module that defines the pipeline's class."""
+    return sys.modules[pipeline_class(copy).__module__]
+
+
+def only_for(copy: Copy, family: str) -> None:
+    """Say that the fault does not apply to a pipeline of another family."""
+    if copy.family.name != family:
+        copy.does_not_apply(f"it is a fault of {family} pipelines")
+
+
+@contextmanager
+def denoiser_sees(copy: Copy, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Let the denoiser be called with other arguments than the pipeline gave."""
+    import inspect
+    from functools import wraps
+
+    def make(original: Original) -> Original:
+        signature = inspect.signature(original)
+
+        @wraps(original)
+        def forward(self: Any, *arguments: Any, **options: Any) -> Any:
+            bound = signature.bind(self, *arguments, **options)
+            given = {name: value for name, value in bound.arguments.items() if name != "self"}
+            return original(self, **change(given))
+
+        return forward
+
+    with replaced(class_of(copy, copy.denoiser), "forward", make):
+        yield
