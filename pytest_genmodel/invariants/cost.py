@@ -11,9 +11,10 @@ LARGEST_QUICK = 200_000_000
 
 
 def denoiser_size(context: Context) -> int:
-    """Number of parameters of the candidate's denoiser, as stored."""
-    denoiser = context.candidate.checkpoint.components[context.candidate.family.denoiser]
-    return sum(prod(tensor.shape) for tensor in denoiser.weights.tensors.values())
+    """Number of parameters of the candidate's denoisers, as stored."""
+    components = context.candidate.checkpoint.components
+    denoisers = [components[name] for name in context.candidate.denoisers]
+    return sum(prod(tensor.shape) for part in denoisers for tensor in part.weights.tensors.values())
 
 
 def require_small_or_full(context: Context, what: str) -> None:

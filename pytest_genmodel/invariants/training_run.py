@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.weight_set import WeightSet
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.cost import require_small_or_full
 from pytest_genmodel.pipelines.equality import compare_stored
 from pytest_genmodel.pipelines.library import class_named
 from pytest_genmodel.training.complaints import complaint_of
@@ -22,8 +22,6 @@ from pytest_genmodel.transformations.train import Trained, TrainerError, Trainin
 
 LINES_SHOWN = 8
 """Of what a trainer printed, and of the files it touched."""
-LARGEST_QUICK = 200_000_000
-"""Denoiser parameters up to which the built-in trainers run at the quick level."""
 
 
 Trainer = str | Callable[..., Any]
@@ -88,12 +86,8 @@ def _train(
         context.skip("the candidate is an adapter: the trainers start from a whole pipeline")
     if trainer in BUILT_IN and (reason := _untrainable(context, trainer)):
         context.skip(reason)
-    denoisers = [pipeline.checkpoint.components[name] for name in pipeline.denoisers]
-    size = sum(prod(tensor.shape) for part in denoisers for tensor in part.weights.tensors.values())
-    if trainer in BUILT_IN and size > LARGEST_QUICK and not context.is_full:
-        context.skip(
-            f"the denoiser has {size / 1e9:.2g}e9 parameters: training it needs --genmodel-level=full"
-        )
+    if trainer in BUILT_IN:
+        require_small_or_full(context, "training it")
     pipeline.require_backed()
     if context.is_full:
         pipeline.sample(context.probe)  # now: a trainer in this process may leave something behind
@@ -105,15 +99,20 @@ def _train(
         probe.seed,
         context.work_folder("training"),
         probe.prompt,
-        context.policy.timeout,
-        context.policy.echo,
-        resume,
-        ResumeArguments.parse(context.policy.resume_args) if context.policy.resume_args else None,
-        keep_state,
-        context.policy.train_result,
-        (context.reference.checkpoint.root,) if context.has_reference else (),
-        context.is_full,
-        context.policy.keep,
+        probe.height,
+        probe.width,
+        probe.frames,
+        timeout=context.policy.timeout,
+        echo=context.policy.echo,
+        resume=resume,
+        resume_arguments=ResumeArguments.parse(context.policy.resume_args)
+        if context.policy.resume_args
+        else None,
+        keep_state=keep_state,
+        result=context.policy.train_result,
+        others=(context.reference.checkpoint.root,) if context.has_reference else (),
+        thorough=context.is_full,
+        keep=context.policy.keep,
     )
     return train(pipeline, trainer, run)
 

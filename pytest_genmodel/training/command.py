@@ -32,6 +32,9 @@ PLACEHOLDERS = {
     "seed": "the seed",
     "dataset": "a tiny video data set",
     "prompt": "the probe's prompt",
+    "height": "the probe's height in pixels",
+    "width": "the probe's width in pixels",
+    "frames": "the probe's number of frames",
 }
 """What a command may name in braces, and what stands there when it runs."""
 

@@ -1,12 +1,18 @@
 """A tiny video data set, written in every layout that real trainers read, all in one folder.
 
     prompts.txt, videos.txt, images.txt   a line for each clip: its caption, `videos/0.mp4`, `images/0.png`
-    videos/, images/                      the clips, and the first frame of each
-    metadata.csv, metadata.jsonl          file_name (the clip) and text, as `datasets` reads a video folder
-    data.jsonl                            video, image, text
+    videos/, images/                      the clips, and the first frame of each; beside each its caption, `0.txt`
+    metadata.csv                          file_name (the clip), text, caption and prompt, as `datasets` reads a folder
+    data.jsonl                            video, image, text, caption, prompt; paths below the folder
+    clips.jsonl                           video_path, caption; whole paths, as musubi-tuner wants them
+    data.csv, data.json                   video, prompt (DiffSynth); file_path, text, type (VideoX-Fun)
+    labels/                               `0.txt` beside `videos/0.mp4`, as SAT reads them
+    training.json                         finetrainers' configuration: this folder, at one size
+    diffusion-pipe.toml, musubi.toml      the same of trainers that take such a file alone
     data/train-00000-of-00001.parquet     the clips themselves, where pyarrow is installed
 
-Each clip shows one coloured shape that moves; its caption says so.
+PLACEHOLDER14
+refuses a folder that holds a metadata.csv and a metadata.jsonl.
 """
 
 from __future__ import annotations
@@ -33,9 +39,17 @@ RATE = 8
 
 
 def write_dataset(
-    folder: Path, *, clips: int = CLIPS, frames: int = FRAMES, width: int = WIDTH, height: int = HEIGHT
+    folder: Path,
+    *,
+    clips: int = CLIPS,
+    frames: int = FRAMES,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    trained_at: tuple[int, int, int] | None = None,
 ) -> Path:
     """Write the data set under `folder` (made if need be) and give it; the same arguments give the same clips.
+
+    `trained_at` (frames, height, width) is the size that `training.json` asks for, by default that of the clips.
 
     Raises:
         MissingExtraError: PyAV is not installed, which writes the clips.
@@ -55,6 +69,8 @@ def write_dataset(
         _save_image(pictures[0], folder / row["image"])
         rows.append(row)
     _write_tables(folder, rows)
+    _write_configuration(folder, trained_at or (frames, height, width))
+    _write_toml(folder, trained_at or (frames, height, width))
     return folder
 
 
@@ -95,14 +111,53 @@ def _save_image(picture: NDArray[np.uint8], file: Path) -> None:
 def _write_tables(folder: Path, rows: list[dict[str, str]]) -> None:
     for name, key in (("prompts", "text"), ("videos", "video"), ("images", "image")):
         (folder / f"{name}.txt").write_text("".join(f"{row[key]}\n" for row in rows), encoding="utf-8")
-    named = [{"file_name": row["video"], "text": row["text"]} for row in rows]
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ["file_name", "text"])
-        writer.writeheader()
-        writer.writerows(named)
-    for name, lines in (("metadata.jsonl", named), ("data.jsonl", rows)):
+    captions = [{"text": row["text"], "caption": row["text"], "prompt": row["text"]} for row in rows]
+    both = list(zip(rows, captions, strict=True))
+    _write_csv(folder / "metadata.csv", [{"file_name": row["video"], **texts} for row, texts in both])
+    _write_csv(folder / "data.csv", [{"video": row["video"], "prompt": row["text"]} for row in rows])
+    whole = [{"video_path": str(folder.resolve() / row["video"]), "caption": row["text"]} for row in rows]
+    for name, lines in (("data.jsonl", [row | texts for row, texts in both]), ("clips.jsonl", whole)):
         (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    listed = [{"file_path": row["video"], "text": row["text"], "type": "video"} for row in rows]
+    (folder / "data.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
+    (folder / "labels").mkdir(exist_ok=True)
+    for number, row in enumerate(rows):
+        for place in ("labels", "videos", "images"):
+            (folder / place / f"{number}.txt").write_text(row["text"], encoding="utf-8")
     _write_parquet(folder, rows)
+
+
+def _write_csv(file: Path, rows: list[dict[str, str]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_toml(folder: Path, bucket: tuple[int, int, int]) -> None:
+    frames, height, width = bucket
+    clips, cache = (json.dumps(str(folder.resolve() / name)) for name in ("videos", "cache"))
+    (folder / "diffusion-pipe.toml").write_text(
+        f"resolutions = [[{width}, {height}]]\nframe_buckets = [{frames}]\nenable_ar_bucket = false\n\n"
+        f"[[directory]]\npath = {clips}\nnum_repeats = 1\n",
+        encoding="utf-8",
+    )
+    (folder / "musubi.toml").write_text(
+        f'[general]\nresolution = [{width}, {height}]\ncaption_extension = ".txt"\nbatch_size = 1\n'
+        f"enable_bucket = false\n\n[[datasets]]\nvideo_directory = {clips}\ncache_directory = {cache}\n"
+        f'target_frames = [{frames}]\nframe_extraction = "head"\n',
+        encoding="utf-8",
+    )
+
+
+def _write_configuration(folder: Path, bucket: tuple[int, int, int]) -> None:
+    dataset = {
+        "data_root": str(folder),
+        "dataset_type": "video",
+        "video_resolution_buckets": [list(bucket)],
+        "reshape_mode": "bicubic",
+    }
+    (folder / "training.json").write_text(json.dumps({"datasets": [dataset]}), encoding="utf-8")
 
 
 def _write_parquet(folder: Path, rows: list[dict[str, str]]) -> None:

@@ -32,8 +32,8 @@ class TrainerError(GenmodelError):
 class TrainingRun:
     """One run that is asked for: at rate `lr`, `steps` optimizer steps, everything random decided by `seed`.
 
-    `folder` is an empty folder of this run; `prompt` is what a command's `{prompt}` stands for, `timeout` the
-    seconds that it may take, `echo` is given the lines that it prints. `resume` is what an earlier run wrote: this
+    `folder` is an empty folder of this run; `prompt`, `height`, `width` and `frames` are what a command may want to
+    know of the probe, `timeout` is the number of seconds that it may take, `echo` is given the lines that it prints. `resume` is what an earlier run wrote: this
     one goes on from a copy of it, a command with `resume_arguments`; `keep_state` asks for a state to go on from.
     `result` says which of the sets of weights that it leaves is meant, `others` are folders that it must not reach
     besides the one it starts from; `thorough` reads them to see that, `keep` leaves the copies for who wants to look.
@@ -44,6 +44,9 @@ class TrainingRun:
     seed: int
     folder: Path
     prompt: str = ""
+    height: int = 480
+    width: int = 720
+    frames: int = 49
     timeout: float = TIMEOUT
     echo: Callable[[str], None] | None = None
     resume: Path | None = None
@@ -179,12 +182,16 @@ def _run_command(command: TrainCommand, root: Path, output: Path, run: TrainingR
         "steps": run.steps,
         "seed": run.seed,
         "prompt": run.prompt,
+        "height": run.height,
+        "width": run.width,
+        "frames": run.frames,
     }
     if run.resume is not None and run.resume_arguments is not None:
         values[RESUME] = newest_state(output)
         command = run.resume_arguments.added_to(command)
     if command.needs_dataset:
-        values["dataset"] = write_dataset(run.folder / "dataset")
+        size = (run.frames, run.height, run.width)
+        values["dataset"] = write_dataset(run.folder / "dataset", trained_at=size)
     return run_command(command.filled(values), work=run.folder, timeout=run.timeout, echo=run.echo)
 
 

@@ -249,9 +249,9 @@ def test_unknown_trainer_names_the_known_ones(judged, healthy):
 
 
 def test_large_denoiser_is_not_trained_at_the_quick_level(judged, healthy, monkeypatch):
-    from pytest_genmodel.invariants import training_run
+    from pytest_genmodel.invariants import cost
 
-    monkeypatch.setattr(training_run, "LARGEST_QUICK", 1000)
+    monkeypatch.setattr(cost, "LARGEST_QUICK", 1000)
 
     verdict = judged("zero_lr_identity", healthy)
 
