@@ -32,12 +32,17 @@ class Claim:
 
 
 def suite_for(
-    trainer: str | None, ladder: tuple[float, ...] | None = None, sampler: str | None = None
+    trainer: str | None,
+    ladder: tuple[float, ...] | None = None,
+    sampler: str | None = None,
+    cache: str | None = None,
 ) -> Mapping[str, tuple[Claim, ...]]:
-    """The suite; with a trainer of the user's own in place of the built-in ones, a ladder of learning rates, and the
-    user's own inference, where they are given.
+    """The suite; with a trainer of the user's own in place of the built-in ones, a ladder of learning rates, the
+    user's own inference, and a precomputed data set, where they are given.
     """
     suite = _with_trainer(trainer)
+    if cache is not None:
+        suite = {**suite, "training": (*suite["training"], Claim("cache_is_fresh", {"cache": cache}))}
     if sampler is not None:
         suite = {**suite, "sampling": (*suite["sampling"], *_own_inference(sampler, trainer))}
     if ladder is None:
@@ -59,7 +64,10 @@ def _own_inference(sampler: str, trainer: str | None) -> Iterator[Claim]:
 def _with_trainer(trainer: str | None) -> Mapping[str, tuple[Claim, ...]]:
     if trainer is None:
         return SUITE
-    names = ("zero_lr_identity", "learning_moves", "resume_is_exact", "ema_contracts")
+    names = (
+        *("zero_lr_identity", "learning_moves", "resume_is_exact", "ema_contracts"),
+        *("training_conditions", "cache_is_fresh"),
+    )
     return {**SUITE, "training": tuple(Claim(name, {"trainer": trainer}, "trainer") for name in names)}
 
 
@@ -74,7 +82,12 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("sound_schedule"),
     ),
     "round_trip": (Claim("save_load_round_trip"),),
-    "sampling": (Claim("seeded_sampling"),),
+    "sampling": (
+        Claim("denoiser_call"),
+        Claim("seeded_sampling"),
+        Claim("sound_video"),
+    ),
+    "liveness": (Claim("conditions_matter"), Claim("tensors_matter")),
     "training": (
         Claim("zero_lr_identity", {"trainer": "full"}, "full"),
         Claim("zero_lr_identity", {"trainer": "lora"}, "lora", _PEFT),
@@ -82,6 +95,7 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("learning_moves", {"trainer": "lora"}, "lora", _PEFT),
         Claim("resume_is_exact", {"trainer": "full"}, "full"),
         Claim("resume_is_exact", {"trainer": "lora"}, "lora", _PEFT),
+        Claim("training_conditions", {"trainer": "full"}, "full"),
     ),
     "adapters": (Claim("adapter_identity", extra=_PEFT),),
 }

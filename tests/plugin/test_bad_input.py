@@ -144,7 +144,10 @@ def test_truncated_weights_are_a_finding(run, copy):
         ["GM101 damaged file (error)", "  where:  transformer: diffusion_pytorch_model*"]
     )
     assert "Traceback" not in result.stdout.str()
-    result.assert_outcomes(failed=1, errors=7, skipped=2)
+    outcomes = result.parseoutcomes()
+    assert outcomes["failed"] == 1
+    assert outcomes["passed"] == 1  # the scheduler's claim, which needs no weights
+    assert outcomes["errors"] >= 10
 
 
 def test_broken_model_index_is_a_finding(run, copy):

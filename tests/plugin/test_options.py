@@ -10,6 +10,7 @@ from pytest_genmodel.settings import OPTIONS, Settings, read
 
 LADDER = "at least 3 rates, rising from 0, as 0,1e-9,1e-7,1e-5"
 COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
+SAMPLE = "python infer.py --model {candidate} --out {output}"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,16 @@ COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
         ("--genmodel-size=0x8", "WIDTHxHEIGHT in pixels, as 720x480"),
         ("--genmodel-prompt= ", "a value"),
         ("--genmodel-trainer=train.py", "package.module:function"),
+        (
+            "--genmodel-sample-cmd=infer {output}",
+            "a command (the sampling command names neither {candidate} nor {reference} with {lora}: it would sample "
+            "from another model than the one that is judged)",
+        ),
+        (
+            "--genmodel-resume-args=--resume_from {output} {resum}",
+            "arguments (the resume arguments has an unknown placeholder {resum}; did you mean {resume}? (known: "
+            "{reference}, {output}, {lr}, {steps}, {seed}, {dataset}, {prompt}, {resume}))",
+        ),
         ("--genmodel-train-timeout=0", "a whole number from 1 to 1000000"),
         ("--genmodel-lr-ladder=0,1e-9", LADDER),
         ("--genmodel-lr-ladder=1e-9,1e-7,1e-5", LADDER),
@@ -76,13 +87,16 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "image": "cat.png",
         "prompt": "a cat",
         "train-cmd": COMMAND,
+        "resume-args": "--resume_from {resume}",
         "train-timeout": "60",
         "lr-ladder": "0,1e-9,1e-7",
+        "sample-cmd": SAMPLE,
+        "cache": ".",
         "json": "out.json",
         "strict": "true",
         "no-suite": "true",
     }
-    assert {option.name for option in OPTIONS} == {*values, "trainer"}  # which excludes train-cmd
+    assert {option.name for option in OPTIONS} == {*values, "trainer", "sampler"}  # which exclude commands
     flags = ("strict", "no-suite")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
@@ -93,7 +107,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
     by_ini = pytester.parseconfig()
 
     here = pytester.path
-    assert read(by_ini) == replace(read(by_option), image=str(here / "cat.png"), json=str(here / "out.json"))
+    assert read(by_ini) == replace(
+        read(by_option), image=str(here / "cat.png"), cache=str(here), json=str(here / "out.json")
+    )
     assert read(by_option) == Settings(
         candidates=("tiny:a",),
         reference="tiny:b",
@@ -108,8 +124,11 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         image="cat.png",
         prompt="a cat",
         train_command=COMMAND,
+        resume_args="--resume_from {resume}",
         train_timeout=60,
         ladder=(0.0, 1e-9, 1e-7),
+        sample_command=SAMPLE,
+        cache=".",
         json="out.json",
         strict=True,
         suite=False,
@@ -121,6 +140,22 @@ def test_function_and_command_cannot_both_be_the_trainer(run):
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --genmodel-trainer and --genmodel-train-cmd both name the trainer*"])
+
+
+def test_resume_arguments_belong_to_a_command(run):
+    result = run("--genmodel-trainer=a:b", "--genmodel-resume-args=--resume", candidate=False)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --genmodel-resume-args belong to a command*"])
+
+
+def test_function_and_command_cannot_both_be_the_inference(run):
+    result = run("--genmodel-sampler=a:b", f"--genmodel-sample-cmd={SAMPLE}", candidate=False)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --genmodel-sampler and --genmodel-sample-cmd both name the inference*"]
+    )
 
 
 def test_nothing_said_is_the_default(pytester):

@@ -81,6 +81,8 @@ class Family(ABC):
     has_objective: whether `training_loss` is there: the built-in trainers need it.
     is_known: whether there is a module for it, and not only what the call's signature says.
     inert_config: (class, key) pairs that the installed classes accept and never use.
+    unread: patterns of tensors (`vae.decoder.mid_block.*`) that the installed classes store and never read, or that
+        the pipeline reads outside of their component.
     soft_config: keys that say for which size a model was made, and change no tensor by themselves.
     """
 
@@ -98,6 +100,7 @@ class Family(ABC):
     has_objective: bool = True
     is_known: bool = True
     inert_config: frozenset[tuple[str, str]] = frozenset()
+    unread: tuple[str, ...] = ()
     soft_config: frozenset[str] = frozenset()
 
     def denoisers(self, present: Collection[str]) -> tuple[str, ...]:
@@ -112,6 +115,10 @@ class Family(ABC):
     def needed(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Components that a call cannot do without although the class takes None for them."""
         return (self.denoiser,)
+
+    def without_effect(self, checkpoint: Checkpoint) -> frozenset[str]:
+        """Arguments of the call that change nothing by the checkpoint's configuration, or by the class's defaults."""
+        return frozenset()
 
     def contradictions(self, checkpoint: Checkpoint) -> Iterator[Contradiction]:
         """Facts of the configuration that contradict each other; nothing is loaded, no reference is needed."""

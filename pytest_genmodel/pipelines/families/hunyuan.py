@@ -76,6 +76,11 @@ class HunyuanVideo(Family):
             ),
         }
 
+    def without_effect(self, checkpoint: Checkpoint) -> frozenset[str]:
+        """There is no unconditional call at the default `true_cfg_scale`; guidance is an input, or none."""
+        distilled = checkpoint.components[self.denoiser].config.get("guidance_embeds", True)
+        return frozenset({"negative_prompt"} if distilled else {"negative_prompt", "guidance_scale"})
+
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Latents with the image's: zeros after its frame and a mask beside them, or the first frame kept clean."""
         import torch
@@ -145,6 +150,10 @@ class Skyreels(HunyuanVideo):
             "true_cfg_scale": probe.guidance,
             "max_sequence_length": text_length(checkpoint),
         }
+
+    def without_effect(self, checkpoint: Checkpoint) -> frozenset[str]:
+        """Every input counts: guidance is by an unconditional call."""
+        return frozenset()
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Latents, and the image's with zeros after its frame."""

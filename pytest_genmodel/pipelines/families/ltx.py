@@ -26,6 +26,7 @@ class LTX(Family):
     guidance = 3.0
     image_enters = "as the first latent frame, whose tokens have timestep 0"
     latent_axes = ("batch", "token", "channel")
+    unread = ("vae.latents_mean", "vae.latents_std")  # the pipeline reads them
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
         """The defaults of the call: no configuration says a size."""

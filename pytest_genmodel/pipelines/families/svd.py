@@ -32,6 +32,7 @@ class StableVideoDiffusion(Family):
     lora_targets = ()  # diffusers has neither a loader of LoRA for this pipeline nor `add_adapter` on its UNet
     image_enters = "as a latent beside the noise of every frame, and as CLIP's embedding, the only context"
     latent_axes = ("batch", "frame", "channel", "height", "width")
+    unread = ("vae.decoder.mid_block.attentions.0.*",)  # AutoencoderKLTemporalDecoder never calls it
     soft_config = frozenset({"sample_size", "num_frames"})
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
