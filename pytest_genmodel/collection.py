@@ -49,6 +49,7 @@ class GenmodelGroup(pytest.Collector):
             settings.trainer or settings.train_command,
             settings.ladder,
             settings.sampler or settings.sample_command,
+            settings.cache,
         )[self.name]
         for index, label in enumerate(self.genmodel.labels):
             for claim in claims:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,18 @@ def _check_specs(session: GenmodelSession) -> None:
 
 def _check_report_path(session: GenmodelSession) -> None:
     """Find out before an hour of sampling that the report cannot be written."""
-    path = session.settings.json
-    if path is None:
-        return
-    parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
-    if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise pytest.UsageError(f"--genmodel-json={path}: cannot be written there")
+    for name in ("json", "report"):
+        path = getattr(session.settings, name)
+        if path is None:
+            continue
+        parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
+        if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise pytest.UsageError(f"--genmodel-{name}={path}: cannot be written there")
+    if session.settings.report is not None:
+        from pytest_genmodel.reports.html.page import missing
+
+        if problem := missing():
+            raise pytest.UsageError(f"--genmodel-report={session.settings.report}: {problem}")
 
 
 def _take_selected(config: pytest.Config) -> None:
@@ -125,6 +132,10 @@ def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
     config.stash[REPORT] = Report(
         candidates=[session.describe(index) for index in range(len(session.labels))],
         reference={"spec": reference} if reference else None,
+        command={
+            "line": shlex.join(("pytest", *map(str, config.invocation_params.args))),
+            "options": shlex.join(settings.spelled(session.settings)),
+        },
     )
 
 
@@ -211,6 +222,7 @@ def pytest_runtest_makereport(
                 "environment": environment(session),
                 "candidates": [session.describe(index) for index in range(len(session.labels))],
                 "reference": session.describe_reference(),
+                "samples": session.filming.new() if session.settings.report else [],
                 "kept": str(session.kept) if session.kept else None,
             }
     return report
@@ -231,7 +243,7 @@ class _Collecting:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.report = config.stash[REPORT]
-        self.problem: str | None = None
+        self.problems: list[str] = []
         self.kept: dict[str, None] = {}
 
     def pytest_keyboard_interrupt(self) -> None:
@@ -248,13 +260,20 @@ class _Collecting:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.report.checked_nothing and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        path = self.config.stash[SESSION].settings.json
-        if path is not None and not self.config.option.collectonly:
-            self.report.exit_status = int(session.exitstatus)
+        if self.config.option.collectonly:
+            return
+        self.report.exit_status = int(session.exitstatus)
+        given = self.config.stash[SESSION].settings
+        for name, path, write in (
+            ("json", given.json, self.report.write_json),
+            ("report", given.report, self.report.write_html),
+        ):
+            if path is None:
+                continue
             try:
-                self.report.write_json(Path(path))
+                write(Path(path))
             except OSError as error:
-                self.problem = f"--genmodel-json={path}: cannot be written ({error.strerror or error})"
+                self.problems.append(f"--genmodel-{name}={path}: cannot be written ({error.strerror or error})")
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
@@ -263,8 +282,8 @@ class _Collecting:
         write_summary(terminalreporter, self.report)
         for folder in self.kept:
             terminalreporter.write_line(f"work files are kept in {folder} (--genmodel-keep)")
-        if self.problem:
-            terminalreporter.write_line(self.problem, red=True)
+        for problem in self.problems:
+            terminalreporter.write_line(problem, red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_genmodel.pipelines.probing import ProbeWishes
     from pytest_genmodel.pipelines.residency import Residency
     from pytest_genmodel.pipelines.sampling import Samples
+    from pytest_genmodel.reports.html.footage import Filming
     from pytest_genmodel.reports.progress_bar import ProgressView
 
 
@@ -87,6 +88,13 @@ class GenmodelSession:
         from pytest_genmodel.pipelines.sampling import Samples
 
         return Samples()
+
+    @cached_property
+    def filming(self) -> Filming:
+        """What the HTML report shows of the samples."""
+        from pytest_genmodel.reports.html.footage import Filming
+
+        return Filming(self)
 
     @cached_property
     def residency(self) -> Residency:
@@ -295,6 +303,11 @@ class GenmodelSession:
             return {"digest": None, "device": None, "dtype": None}
         placement = pipeline.placement
         return {"digest": pipeline.known_digest, "device": placement.device, "dtype": placement.dtype}
+
+    def known_digest(self, spec: str | None) -> str | None:
+        """The digest of what `spec` names, where something has needed it already."""
+        pipeline = self._pipelines.get(spec) if spec is not None else None
+        return pipeline.known_digest if pipeline is not None else None
 
     def clear_progress(self) -> None:
         """Take away what a job that was broken off has left on the terminal."""

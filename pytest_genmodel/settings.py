@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ class Settings:
     image: str | None = None
     prompt: str | None = None
     json: str | None = None
+    report: str | None = None
     strict: bool = False
     suite: bool = True
     trainer: str | None = None
@@ -56,6 +58,7 @@ class Settings:
     calibrate: str | None = None
     sampler: str | None = None
     sample_command: str | None = None
+    cache: str | None = None
     audit: bool = False
     audit_time: int = 600
     audit_min: float | None = None
@@ -89,6 +92,12 @@ class Option:
 def _text(text: str) -> str:
     if not text.strip():
         raise ValueError("a value")
+    return text
+
+
+def _existing(text: str) -> str:
+    if not text.strip() or not Path(text).exists():
+        raise ValueError("a file or folder that is there")
     return text
 
 
@@ -310,7 +319,15 @@ OPTIONS = (
         _sample_command,
         "COMMAND",
     ),
+    Option(
+        "cache",
+        "cache",
+        "encode items of this precomputed data set (text embeddings, latents; a file or folder) again, and compare",
+        _existing,
+        "FILE",
+    ),
     Option("json", "json", "write the report there as JSON", _text, "FILE"),
+    Option("report", "report", "write the report there as one HTML page, with the videos", _text, "FILE"),
     Option(
         "strict", "strict", "warnings fail, and tests without a candidate are errors", _text, "", "store_true"
     ),
@@ -387,6 +404,29 @@ def read(config: pytest.Config) -> Settings:
     return _audited(Settings(**values)) if values.get("audit") else Settings(**values)
 
 
+WRITES = ("json", "report", "calibrate", "keep")
+"""Options that leave files, and have no say in what a verdict is."""
+
+
+def spelled(settings: Settings) -> tuple[str, ...]:
+    """The options that give these settings, wherever they came from, but for those in WRITES."""
+    nothing = Settings()
+    options: list[str] = []
+    for option in OPTIONS:
+        value = getattr(settings, option.field)
+        if value == getattr(nothing, option.field) or option.name in WRITES:
+            continue
+        if option.action == "append":
+            options += [f"{option.flag}={each}" for each in value]
+        elif option.action == "store":
+            joint = "x" if option.field == "size" else ","
+            text = joint.join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+            options.append(f"{option.flag}={text}")
+        else:
+            options.append(option.flag)
+    return tuple(options)
+
+
 def _audited(settings: Settings) -> Settings:
     """The audit takes the reference for the candidate where none is given: its copies are what is damaged.
 
@@ -396,7 +436,9 @@ def _audited(settings: Settings) -> Settings:
     if not settings.candidates and settings.reference is None:
         raise pytest.UsageError("--genmodel-audit damages copies of a model: give it as --genmodel-ref")
     if len(settings.candidates) > 1:
-        raise pytest.UsageError("--genmodel-audit takes one candidate, and several were given (--genmodel-ckpt)")
+        raise pytest.UsageError(
+            "--genmodel-audit takes one candidate, and several were given (--genmodel-ckpt)"
+        )
     if not settings.suite:
         raise pytest.UsageError("--genmodel-audit and --genmodel-no-suite cannot both be asked for")
     return replace(settings, candidates=settings.candidates or (str(settings.reference),))

@@ -26,6 +26,7 @@ from pytest_genmodel.suite import Claim
 
 if TYPE_CHECKING:
     from pytest_genmodel.invariants.verdict import Verdict
+    from pytest_genmodel.settings import Settings
 
 
 class CannotAuditError(GenmodelError):
@@ -158,7 +159,7 @@ class Audit:
         needed, free = max(sizes, default=0), shutil.disk_usage(self._genmodel.workdir).free
         if needed > free:
             raise DoesNotApplyError(
-                f"the copy needs {needed / 1e9:.1f} GB in {self._genmodel.workdir.parent}, and {free / 1e9:.1f} GB are free"
+                f"the copy needs {needed / 1e9:.1f} GB of temporary space, and {free / 1e9:.1f} GB are free"
             )
 
     def _tell(self, what: str, number: int) -> None:
@@ -183,14 +184,14 @@ class Audit:
         return resolve(self._genmodel.settings.candidates[0], self._genmodel.workdir)
 
     @cached_property
-    def _settings(self) -> object:
+    def _settings(self) -> Settings:
         settings = self._genmodel.settings
         reference = str(self._reference_folder) if self._reference_folder is not None else None
         return replace(settings, reference=reference, audit=False)
 
     @cached_property
     def _shared(self) -> GenmodelSession:
-        return GenmodelSession(self._settings, self._genmodel.progress)  # type: ignore[arg-type]
+        return GenmodelSession(self._settings, self._genmodel.progress)
 
     def _subject(self, kind: str) -> Path:
         """The healthy folder that faults of this kind are injected into a copy of."""

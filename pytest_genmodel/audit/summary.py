@@ -5,12 +5,12 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.audit.result import Score
 from pytest_genmodel.reports.table import table
-from pytest_genmodel.reports.text import fold
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -32,37 +32,57 @@ def _headline(score: Score, settings: Settings) -> str:
     if score.share is None:
         return f"{spec}: no fault was judged"
     seconds = sum(result.seconds for result in score.results)
-    least = f", and at least {settings.audit_min:.0%} were asked for" if settings.audit_min else ""
-    return f"{spec}: the gate catches {score.red} of {score.judged} faults ({score.share:.0%}) in {seconds:.0f} s{least}"
+    least = f"; at least {settings.audit_min:.0%} were asked for" if settings.audit_min else ""
+    share = f"{100 * score.share:.0f}%"
+    return (
+        f"{spec}: the gate catches {score.red} of {score.judged} faults ({share}) in {seconds:.0f} s{least}"
+    )
 
 
 def _body(score: Score, passed_over: int, width: int) -> Iterator[str]:
-    rows = [(layer, str(red), str(judged)) for layer, (red, judged) in sorted(score.layers.items())]
+    layers = [(layer, str(red), str(judged)) for layer, (red, judged) in sorted(score.layers.items())]
     yield ""
-    yield from table(("layer", "caught", "of"), rows, width, indent="  ")
-    rows = [
+    yield from table(("layer", "caught", "of"), layers, width, indent="  ")
+    claims = [
         (name, str(of["caught"]), str(of["first"]), f"{of['seconds']:.1f}")
-        for name, of in sorted(score.claims.items(), key=lambda item: -item[1]["first"])
+        for name, of in sorted(score.claims.items(), key=lambda item: -int(item[1]["first"]))
     ]
     yield ""
-    yield from table(("claim", "caught", "no cheaper one did", "seconds"), rows, width, indent="  ")
+    yield from table(("claim", "caught", "no cheaper one did", "seconds"), claims, width, indent="  ")
     for outcome, title in (("missed", "would pass:"), ("warned", "would pass with a warning:")):
-        if found := score.of(outcome):
+        found = score.of(outcome)
+        if found:
             yield ""
             yield f"  {title}"
-            for result in found:
-                where = "" if outcome == "missed" else f" ({result.reason})"
-                yield from fold(f"{result.summary}{where}", f"    {result.fault}: ", width).splitlines()
+        for result in found:
+            yield from _hanging(f"{result.fault}: {result.summary}", width)
+            if outcome == "warned":
+                yield from _hanging(f"  {result.reason}", width)
     stopped = score.of("stopped")
     if stopped:
         yield ""
-        names = ", ".join(result.fault for result in stopped)
-        yield from fold(names, "  red without a finding (could not be judged): ", width).splitlines()
-    for outcome, title in (("not_applicable", "not applicable"), ("not_run", "not run")):
+        yield "  red without a finding, because a claim could not be judged:"
+        yield from _hanging(", ".join(result.fault for result in stopped), width)
+    for outcome, title in (("not_applicable", "not applicable:"), ("not_run", "not run:")):
         reasons: dict[str, list[str]] = {}
         for result in score.of(outcome):
             reasons.setdefault(str(result.reason), []).append(result.fault)
+        if reasons:
+            yield ""
+            yield f"  {title}"
         for reason, names in reasons.items():
-            yield from fold(f"{reason} ({', '.join(names)})", f"  {title}: ", width).splitlines()
+            yield from _hanging(f"{reason}: {', '.join(names)}", width)
     if passed_over:
+        yield ""
         yield f"  {passed_over} tests of your own without an invariant marker are no part of the audited gate"
+
+
+def _hanging(text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent="    ",
+        subsequent_indent="        ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

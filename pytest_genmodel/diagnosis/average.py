@@ -24,9 +24,10 @@ class Way:
     """Sums over the tensors of an average.
 
     `moved` are those whose raw weights have other bits than at the start; of these `stuck` are averages that are the
-    start bit for bit, `copied` those that are the raw weights. `far` are averages that cannot have come from the
-    start, `strayed` those that left it though the raw weights did not. `visible` says for each stuck or copied
-    tensor how long its way is, in roundings of the average's dtype.
+    start bit for bit, `copied` those that are the raw weights but for rounding. `far` are averages that cannot have
+    come from the start, `strayed` those that left it though the raw weights did not. `visible` says for each of them
+    how long its way is, in roundings of the average's dtype. `is_coarse` says that the average has fewer digits than
+    the raw weights.
     """
 
     moved: list[str] = field(default_factory=list)
@@ -39,13 +40,15 @@ class Way:
     squared: float = 0.0
     deviation: float = 0.0
     noise: float = 0.0
+    roundings: float = 0.0
+    is_coarse: bool = False
 
     def add(self, name: str, start: torch.Tensor, raw: torch.Tensor, average: torch.Tensor) -> None:
         """Take in one tensor; all three have one shape."""
         import torch
 
         eps = torch.finfo(average.dtype).eps if average.is_floating_point() else 0.0
-        is_start, is_raw = is_same(average, start), is_same(average, raw)
+        is_start, is_raw = is_same(average, start), _is_copy(average, raw, start)
         e, r, w = (tensor.double() for tensor in (average, raw, start))
         step, path = e - w, r - w
         rounding = ROUNDINGS * eps * float(torch.maximum(w.abs(), r.abs()).max()) * math.sqrt(w.numel())
@@ -67,7 +70,10 @@ class Way:
         self.along += along
         self.squared += length**2
         self.deviation += float((step - along / length**2 * path).square().sum())
-        self.noise += rounding**2
+        errors = ROUNDINGS * eps * w.abs()
+        self.noise += float((path * errors).square().sum())
+        self.roundings += float(errors.square().sum())
+        self.is_coarse |= eps > torch.finfo(raw.dtype).eps
 
     @property
     def share(self) -> float:
@@ -82,7 +88,12 @@ class Way:
     @property
     def uncertainty(self) -> float:
         """What rounding may do to the share."""
-        return math.sqrt(self.noise / self.squared) if self.squared else math.nan
+        return math.sqrt(self.noise) / self.squared if self.squared else math.nan
+
+    @property
+    def blur(self) -> float:
+        """What rounding may do to the residual."""
+        return math.sqrt(self.roundings / self.squared) if self.squared else math.nan
 
 
 def is_same(average: torch.Tensor, other: torch.Tensor) -> bool:
@@ -90,6 +101,17 @@ def is_same(average: torch.Tensor, other: torch.Tensor) -> bool:
     import torch
 
     return average.shape == other.shape and torch.equal(average, other.to(average.dtype))
+
+
+def _is_copy(average: torch.Tensor, raw: torch.Tensor, start: torch.Tensor) -> bool:
+    """Whether an average is the raw weights: diffusers reckons even a copy, as start - (start - raw)."""
+    import torch
+
+    if is_same(average, raw):
+        return True
+    eps = torch.finfo(average.dtype).eps if average.is_floating_point() else 0.0
+    limit = 2 * eps * torch.maximum(raw.double().abs(), start.double().abs())
+    return bool(((average.double() - raw.double()).abs() <= limit).all())
 
 
 def left_the_start(start: torch.Tensor, average: torch.Tensor) -> bool:

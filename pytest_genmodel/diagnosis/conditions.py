@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.diagnosis.finding import Finding
-from pytest_genmodel.diagnosis.image_condition import CLOSE, Situation, distance, image_findings
+from pytest_genmodel.diagnosis.image_condition import Situation, distance, image_findings
 from pytest_genmodel.pipelines.conditions import TIME, Conditions, Piece, kind_of
 from pytest_genmodel.pipelines.recording import Call, Recorded
 
@@ -190,10 +190,10 @@ def _positions(piece: Piece, rows: Sequence[Call], inference: Conditions) -> Ite
     gap = distance(best, theirs)
     if gap <= _POSITIONS_FLOOR:
         return
-    if gap <= _FLOORS["bfloat16"] and _went_through(best) is not None:
+    if gap <= _FLOORS["bfloat16"] and went_through(best) is not None:
         yield Finding(
             "GM739",
-            f"{piece.path} went through {_went_through(best)}: relative difference {gap:.3g}",
+            f"{piece.path} went through {went_through(best)}: relative difference {gap:.3g}",
             location=piece.path,
         )
         return
@@ -249,15 +249,15 @@ def _precision(rows: Sequence[Call], inference: Conditions) -> Iterator[Finding]
         if ours.dtype != theirs.dtype:
             other.append(f"{path} is {ours.dtype} ({theirs.dtype} at inference)")
         elif piece is not None and piece.kind in ("text", "image") and ours.shape == theirs.shape:
-            through = _went_through(piece.of(ours.values))
-            if through is not None and _went_through(inference.value(piece)) is None:
+            through = went_through(piece.of(ours.values))
+            if through is not None and went_through(inference.value(piece)) is None:
                 other.append(f"{piece.place} went through {through}")
     if other:
         yield Finding("GM739", "; ".join(other), location=other[0].partition(" ")[0])
 
 
-def _went_through(values: torch.Tensor) -> str | None:
-    """The smaller dtype that holds every value exactly; None where there is none, or nothing to tell by."""
+def went_through(values: torch.Tensor) -> str | None:
+    """Give the smaller dtype that holds every value exactly; None where there is none, or nothing to tell by."""
     import torch
 
     varied = values[values != 0]
@@ -272,7 +272,13 @@ def _went_through(values: torch.Tensor) -> str | None:
 
 
 def _floor(value: Recorded) -> float:
-    return max(_FLOORS.get(value.dtype, 0.0), _FLOORS.get(_went_through(value.values) or "", 0.0))
+    return precision_floor(value.values)
+
+
+def precision_floor(values: torch.Tensor) -> float:
+    """Relative difference that encoders may leave in values of this dtype, or of one that they went through."""
+    own = str(values.dtype).removeprefix("torch.")
+    return max(_FLOORS.get(own, 0.0), _FLOORS.get(went_through(values) or "", 0.0))
 
 
 def _likeness(ours: torch.Tensor, theirs: torch.Tensor) -> str | None:
@@ -333,6 +339,3 @@ def _aligned(noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         if noisy.shape[axis] > clean.shape[axis]:
             noisy = noisy.narrow(axis, 0, clean.shape[axis])
     return noisy
-
-
-__all__ = ["CLOSE", "condition_findings", "latent_findings"]

@@ -115,8 +115,8 @@ def _away_at_zero(zero: Rung) -> Iterator[Finding]:
             if not distance <= zero.noise:
                 yield Finding(
                     "GM740",
-                    f"at rate {zero.rate:g} no weight moved, and the {what} of the sample differ by {distance:.3g}, "
-                    f"relatively (two runs of one model may by {zero.noise:.1g})",
+                    f"at rate {zero.rate:g} no weight moved, and the {what} of the sample {_differ(distance)} (two "
+                    f"runs of one model may by {zero.noise:.1g})",
                     location=_place(zero),
                     cause="what is loaded, or how it is run, is another: zero_lr_identity says which",
                     evidence={"rate": zero.rate, what: distance},
@@ -142,11 +142,10 @@ def _weights(component: str, zero: Rung, above: Sequence[Rung]) -> Iterator[tupl
     below = zero
     for low, high in pairwise(above):
         ours, theirs = low.of(component), high.of(component)
-        if theirs.distance < STALLED * ours.distance or (
-            _too_far(low, high, component) and _capped(low, high)
-        ):
+        apart = _too_far(low, high, component) or (ours.moved > 0 and _rates_part(low, high))
+        if theirs.distance < STALLED * ours.distance or (apart and _capped(low, high)):
             yield low, high, _stalls(component, low, high)
-        elif _too_far(low, high, component) or _beyond_its_rate(low, component):
+        elif apart or _beyond_its_rate(low, component):
             yield below, low, _jump(component, below, low, high)
         below = low
     if _beyond_its_rate(above[-1], component):
@@ -158,6 +157,14 @@ def _too_far(low: Rung, high: Rung, component: str) -> bool:
     drift = low.of(component)
     share = high.of(component).distance * low.rate / high.rate
     return not drift.distance <= FAR * (share + _rounding(drift, low.rate * low.steps))
+
+
+def _rates_part(low: Rung, high: Rung) -> bool:
+    """Whether the optimizer was seen to use much more of the lower rate than of the higher: a bound on one of them.
+
+    Where steps are rounded away, the weights do not show it.
+    """
+    return bool(low.used and high.used) and low.used * high.rate > FAR * high.used * low.rate  # type: ignore[operator]
 
 
 def _beyond_its_rate(rung: Rung, component: str) -> bool:
@@ -245,7 +252,7 @@ def _sample(judged: Sequence[Rung], above: Sequence[Rung]) -> Iterator[Finding]:
                 yield Finding(
                     "GM742",
                     f"at rate {rung.rate:g} the weights moved by {_far(rung.whole)} and the {what} of the sample "
-                    f"differ by {distance:.3g}, relatively: no movement of this size does that",
+                    f"{_differ(distance)}: no movement of this size does that",
                     location=_place(rung),
                     evidence={"rate": rung.rate, what: distance, "weights": rung.whole.relative},
                 )
@@ -258,6 +265,12 @@ def _place(rung: Rung) -> str:
 
 def _far(drift: Drift) -> str:
     return f"{drift.step:.2g} a value" if drift.moved else "nothing"
+
+
+def _differ(distance: float) -> str:
+    if math.isinf(distance):
+        return "are NaN or Inf, or of another shape"
+    return f"differ by {distance:.3g}, relatively"
 
 
 def _used_another(rung: Rung) -> str | None:

@@ -29,7 +29,7 @@ class Drift:
     `values` counts the values of the tensors that moved, `moved` those that are others now; `norm` is the norm of
     the same tensors before, `relative` the distance by the norm (of an adapter: of what it adds, by the norm of the
     weights that it is added to; None where that is not known). `spacing` is the largest relative distance between
-    neighbours in the dtype that they were stored in; 0 for what starts at zero. `written_as` names the dtype of the
+    neighbours in the finer of the dtypes before and after; 0 for what starts at zero. `written_as` names the dtype of the
     file where it is another than was given.
     """
 
@@ -105,8 +105,11 @@ def _component_drift(difference: WeightDifference) -> Drift:
 def _tensor_drift(difference: WeightDifference, name: str, comparison: Comparison) -> Drift:
     ours, theirs = difference.counterparts[name]
     stored, given = difference.ours.tensors[ours].dtype, difference.theirs.tensors[theirs].dtype
-    spacing = _spacing(given)
-    written_as = str(torch_dtype(stored)).removeprefix("torch.") if _spacing(stored) > spacing else None
+    coarser = _spacing(stored) > _spacing(given)
+    written_as = str(torch_dtype(stored)).removeprefix("torch.") if coarser else None
+    spacing = min(
+        _spacing(given), _spacing(stored)
+    )  # what is written wider shows steps that rounding would hide
     finite = name not in difference.not_finite
     values, relative = comparison.numel, comparison.relative_difference
     if comparison.rms is None or not math.isfinite(comparison.rms):

@@ -140,7 +140,7 @@ def _setter(copy: Copy) -> Any:
     return class_of(copy, copy.denoiser)._set_gradient_checkpointing
 
 
-@broken_library(None, "neutral_transformations", layer="version-skew")
+@broken_library("GM610", "neutral_transformations", place=Place(None, "step 1"), layer="version-skew")
 @contextmanager
 def fused_projections_in_another_order(copy: Copy) -> Iterator[None]:
     """Fusing the projections stacks them in another order than the attention takes them apart."""

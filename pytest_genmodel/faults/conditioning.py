@@ -15,7 +15,7 @@ from pytest_genmodel.faults.library import (
     pipeline_class,
     replaced,
 )
-from pytest_genmodel.faults.registry import broken_library
+from pytest_genmodel.faults.registry import Place, broken_library
 
 _IMAGE = "image-conditioning"
 _PREPROCESS = "https://github.com/zai-org/CogVideo/commit/b36266367999d13993391f3e0fc7d1178e46fdf7"
@@ -34,8 +34,9 @@ def _image_becomes(change: Callable[[Any], Any]) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "liveness",
+    "GM910",
+    "conditions_matter",
+    place=Place("vae", "image"),
     layer=_IMAGE,
     entries=("cogvideo-558-image-condition-is-noise",),
     seen_in="https://github.com/zai-org/CogVideo/issues/558",
@@ -52,7 +53,7 @@ def image_latents_are_noise(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "liveness", layer=_IMAGE, seen_in="https://github.com/zai-org/CogVideo/issues/404")
+@broken_library("GM910", "conditions_matter", place=Place("vae", "image"), layer=_IMAGE, seen_in="https://github.com/zai-org/CogVideo/issues/404")
 @contextmanager
 def image_latents_are_zero(copy: Copy) -> Iterator[None]:
     """The image is black before it is encoded, whatever was given."""
@@ -113,7 +114,7 @@ def image_range_changed_twice(copy: Copy) -> Iterator[None]:
 @contextmanager
 def noise_on_the_image_not_told(copy: Copy) -> Iterator[None]:
     """The image gets noise, and the denoiser is told that it got none."""
-    only_for(copy, "svd")
+    only_for(copy, "stable-video-diffusion")
 
     def make(original: Original) -> Original:
         def ids(self: Any, fps: int, bucket: int, strength: float, *rest: Any, **options: Any) -> Any:
@@ -127,7 +128,7 @@ def noise_on_the_image_not_told(copy: Copy) -> Iterator[None]:
 
 @broken_library(
     None,
-    "liveness",
+    "conditions_matter",
     layer="positional-embedding",
     seen_in="https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",
 )
@@ -165,8 +166,9 @@ def rotary_positions_stretched_in_time(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "liveness",
+    "GM912",
+    "tensors_matter",
+    place=Place("transformer", "patch_embed.pos_embedding"),
     layer="positional-embedding",
     seen_in="https://github.com/zai-org/CogVideo/issues/323",
 )
@@ -189,7 +191,7 @@ def learned_positions_not_added(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "liveness", layer="text-encoder")
+@broken_library("GM910", "conditions_matter", place=Place("text_encoder", "prompt"), layer="text-encoder")
 @contextmanager
 def prompt_is_ignored(copy: Copy) -> Iterator[None]:
     """The text embeddings are zero when they reach the denoiser."""
@@ -204,7 +206,7 @@ def prompt_is_ignored(copy: Copy) -> Iterator[None]:
 
 @broken_library(
     None,
-    "liveness",
+    "conditions_matter",
     layer="text-encoder",
     model="wan2.1-i2v",
     entries=("chroma-padding-mask-order",),

@@ -58,7 +58,7 @@ def result_beside_the_components(copy: Copy) -> Place:
 @fault("GM109", layer="checkpoint-container", needs_reference=True)
 def lone_shard(copy: Copy) -> Injected:
     """One shard of several was copied and given by itself."""
-    _shard(copy)
+    shard(copy)
     files = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))
     return Injected(files[1], Place(copy.denoiser))
 
@@ -66,7 +66,7 @@ def lone_shard(copy: Copy) -> Injected:
 @fault("GM111", layer="checkpoint-container", severity="warning", seen_in=_STALE)
 def index_of_another_save(copy: Copy) -> Place:
     """The index lacks a tensor that its shards hold."""
-    index = _shard(copy)
+    index = shard(copy)
     stored = json.loads(index.read_text(encoding="utf-8"))
     del stored["weight_map"][copy.matrix()]
     copy.write(index, json.dumps(stored))
@@ -76,7 +76,7 @@ def index_of_another_save(copy: Copy) -> Place:
 @fault("GM103", "coverage", layer="checkpoint-container")
 def shard_missing(copy: Copy) -> Place:
     """One of the shards was not copied."""
-    _shard(copy)
+    shard(copy)
     files = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))
     copy.delete(files[1])
     return Place(copy.denoiser)
@@ -88,7 +88,7 @@ def shards_of_two_saves(copy: Copy) -> Place:
     import torch
     from safetensors.torch import load_file, save_file
 
-    _shard(copy)
+    shard(copy)
     first, second = sorted(copy.path(copy.denoiser).glob("*-of-*.safetensors"))[:2]
     tensors = load_file(second)
     for name, tensor in load_file(first).items():
@@ -98,7 +98,7 @@ def shards_of_two_saves(copy: Copy) -> Place:
     return Place(copy.denoiser)
 
 
-def _shard(copy: Copy) -> Path:
+def shard(copy: Copy) -> Path:
     """Store the denoiser in two files; gives the index."""
     component = copy.component(copy.denoiser)
     if (index := component.file_sets[0].index) is not None:

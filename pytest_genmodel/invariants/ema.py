@@ -71,7 +71,7 @@ def ema_contracts(
         if start is None:
             problems.append(f"{average.label}: the run at rate zero wrote none")
             continue
-        if still.observed is not None and still.observed.moved:
+        if still.observed is not None and still.observed.moved_inside:
             problems.append(f"{average.label}: the run at rate zero moved the weights (see zero_lr_identity)")
             continue
         context.measure(ema=average.label, final=_final(average, trained))
@@ -80,10 +80,10 @@ def ema_contracts(
         way = _way(average, start, buffers)
         if not way.moved:
             problems.append(f"{average.label}: no weights moved (see learning_moves)")
-        elif reason := _is_still_a_copy(average, way, steps):
+        elif reason := _too_coarse(average, way) or _is_still_a_copy(average, way, steps):
             problems.append(reason)
         else:
-            context.measure(share=round(way.share, 4), residual=round(way.residual, 4))
+            context.measure(share=float(f"{way.share:.4g}"), residual=float(f"{way.residual:.2g}"))
             yield from _on_its_way(average, way, steps)
     if problems:
         context.cannot_judge("; ".join(problems))
@@ -163,9 +163,20 @@ def _way(average: Average, start: Average, skipped: set[str]) -> Way:
     for name, read in average.values.items():
         if name in average.raw and name in start.raw and name not in skipped:
             raw, first, value = average.raw[name](), start.raw[name](), read()
-            if raw.shape == first.shape == value.shape:
+            if raw.shape == first.shape == value.shape and value.is_floating_point():
                 way.add(name, first, raw, value)
     return way
+
+
+def _too_coarse(average: Average, way: Way) -> str | None:
+    """Why an average in fewer digits than the weights may hide how far along it is."""
+    says_more = average.schedule is not None and 1 - average.schedule.shares[0] > 2 * way.uncertainty
+    if not way.is_coarse or says_more or abs(way.share) > 2 * way.uncertainty:
+        return None
+    return (
+        f"{average.label}: it is stored in fewer digits than the weights, too few to see whether it was updated: "
+        "save it as the weights are, or judge more steps or a larger rate"
+    )
 
 
 def _is_still_a_copy(average: Average, way: Way, steps: int) -> str | None:
@@ -248,7 +259,7 @@ def _share(average: Average, way: Way, steps: int) -> Iterator[Finding]:
         cause = "raw weights and average are exchanged: the raw ones lie between the start and the average"
     elif share < -unsure:
         cause = "the update has the wrong sign: it moves away from the weights"
-    elif way.residual > FURTHEST_OFF + unsure:
+    elif way.residual > FURTHEST_OFF + way.blur:
         cause = "it began from another model, or belongs to another run"
     elif average.schedule is not None:
         *before, last = average.schedule.shares

@@ -15,7 +15,7 @@ from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.transformations.bench import Bench, Look, Observation, sampled
 from pytest_genmodel.transformations.controls import distance, measure_floor, scales
-from pytest_genmodel.transformations.left_behind import pipeline_state
+from pytest_genmodel.transformations.left_behind import PipelineState, pipeline_state
 from pytest_genmodel.transformations.neutral import (
     BrokenError,
     Neutral,
@@ -23,9 +23,9 @@ from pytest_genmodel.transformations.neutral import (
     all_neutral,
     neutral_named,
 )
-from pytest_genmodel.transformations.neutral_dtypes import in_bfloat16, rounded
+from pytest_genmodel.transformations.neutral_dtypes import move_to_bfloat16, round_weights
 
-STEPS = 1
+STEPS = 2
 BFLOAT16 = "bfloat16"
 """The transformation that is held to its own rounding: another dtype for the sums, the same weights."""
 
@@ -57,6 +57,7 @@ def neutral_transformations(
     bench = Bench(pipeline, probe)
     try:
         floor = floor_for(context, bench)
+        require_floor(context, floor)
         trial = _Trial(context, bench, floor)
         yield from trial.run(names)
     finally:
@@ -64,7 +65,7 @@ def neutral_transformations(
 
 
 def floor_for(context: Context, bench: Bench) -> Floor:
-    """The floor from the calibration file, else measured; the verdict is inconclusive where it is none.
+    """The floor from the calibration file, else measured.
 
     With a reference and a file, the reference is measured: the candidate is what is judged.
     """
@@ -77,9 +78,13 @@ def floor_for(context: Context, bench: Bench) -> Floor:
         if file and floor.problem(dtype) is None:
             file.add(key, floor, bench.pipeline.placement)
     context.measure(floor=floor.to_json(), budget=budget(dtype))
-    if problem := floor.problem(dtype):
-        context.cannot_judge(problem)
     return floor
+
+
+def require_floor(context: Context, floor: Floor) -> None:
+    """Make the verdict inconclusive where a control failed."""
+    if problem := floor.problem(context.candidate.placement.dtype):
+        context.cannot_judge(problem)
 
 
 def _measured(context: Context, bench: Bench) -> Floor:
@@ -109,6 +114,8 @@ class _Trial:
         self.floor = floor
         self.errors: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
+        self.state: PipelineState | None = None
+        """The bench as it is now, where that is known already."""
 
     @property
     def dtype(self) -> str:
@@ -117,11 +124,11 @@ class _Trial:
     def run(self, names: tuple[str, ...]) -> Iterator[Finding]:
         self.bench.base(sampled)
         for name in names:
-            if name == BFLOAT16:
-                yield from self._half()
-            else:
+            if name != BFLOAT16:
                 yield from self._one(neutral_named(name))
         yield from self._again()
+        if BFLOAT16 in names:
+            yield from self._half()  # last: it does not undo what it does
         self.context.measure(
             pipeline_runs=self.bench.runs,
             errors_over_limit=self.errors,
@@ -134,7 +141,8 @@ class _Trial:
 
     def _one(self, change: Neutral) -> Iterator[Finding]:
         bench, found = self.bench, []
-        before = pipeline_state(bench)
+        before = self.state or pipeline_state(bench)
+        self.state = None
         try:
             with change.apply(bench) as live:
                 self.errors[change.name] = 0.0
@@ -156,9 +164,10 @@ class _Trial:
             bench.renew()
             return
         yield from found
+        after = pipeline_state(bench)
         left = {
             place: what
-            for place, what in pipeline_state(bench).differences(before).items()
+            for place, what in after.differences(before).items()
             if not any(part in place for part in change.leaves)
         }
         if left:
@@ -171,6 +180,8 @@ class _Trial:
                 evidence={"count": len(left), "places": list(left)[:50]},
             )
             bench.renew()
+        else:
+            self.state = after
 
     def _half(self) -> Iterator[Finding]:
         """In bfloat16 against float32 with weights that bfloat16 holds: the same model, computed otherwise."""
@@ -179,10 +190,10 @@ class _Trial:
             self.skipped[BFLOAT16] = f"the run is in {self.dtype} itself"
             return
         try:
-            with rounded(bench) as live:
-                wide = sampled(bench, "weights rounded to bfloat16", live)
-            with in_bfloat16(bench) as live:
-                narrow = sampled(bench, "in bfloat16", live)
+            round_weights(bench)
+            wide = sampled(bench, "weights rounded to bfloat16", bench.live)
+            move_to_bfloat16(bench)
+            narrow = sampled(bench, "in bfloat16", bench.live)
         except BrokenError as error:
             self.errors[BFLOAT16] = float("inf")
             yield Finding(

@@ -287,7 +287,8 @@ def _relation(
     """What ours says of control and judged, theirs must say too."""
     ours_first, ours_second = pair.ours(control), pair.ours(judged)
     same = bool((ours_first == ours_second).all())
-    pair.context.measure(same_by_ours=same, same_by_theirs=_same(first, second))
+    if judged is pair.judged:
+        pair.context.measure(same_by_ours=same, same_by_theirs=_same(first, second))
     if same:
         if not _same(first, second):
             away = f": {_psnr(second.values, first.values):.1f} dB" if _fits(first, second) else ""

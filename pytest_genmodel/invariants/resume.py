@@ -279,8 +279,7 @@ def _in_the_state(
             names = apart[kind]
             yield Finding(
                 code,
-                f"{ours.name}: {_counted(names, 'value')} {what} {'differs' if len(names) == 1 else 'differ'} from the run "
-                f"without a stop: {summarise(names)}",
+                f"{ours.name}: {_counted(names, 'value')} {what} not as without a stop: {summarise(names)}",
                 location=names[0],
                 cause=_LOST_AVERAGE if kind == state_files.AVERAGE else None,
                 evidence=name_evidence(names),
@@ -367,8 +366,8 @@ def _require_comparable(context: Context, runs: _Runs, first: Trained, whole: Tr
         )
     if (reason := _apart(whole, first, until=steps)) is not None:
         context.cannot_judge(
-            f"the run that stops after step {steps} is not the beginning of that of {2 * steps} steps ({reason}): give "
-            "it a schedule that does not depend on the number of steps"
+            f"the run that stops after step {steps} is not the beginning of that of {2 * steps} steps ({reason}): "
+            "give it a schedule that does not depend on the number of steps"
         )
 
 

@@ -69,7 +69,7 @@ def training_conditions(context: Context, *, trainer: Trainer = "full", steps: i
     ended: list[Finding] = []
     with training_calls(cls, calls_folder) as calls:
         try:
-            trained = train_once(context, chosen, lr=0.0, steps=steps, again=True)
+            trained = train_once(context, chosen, lr=context.policy.zero_rate, steps=steps, again=True)
             ended = [finding for finding in run_findings(trained) if finding.code == "GM711"]
         except TrainerError as error:  # what it told the denoiser before that may well be why
             broke = error
@@ -94,7 +94,7 @@ def _judged(context: Context, subject: _Subject, calls: list[Call], *, may_skip:
             context.skip(UNKNOWN_CLIP)
         return
     record = functools.partial(conditions_of, pipeline)
-    vae = pipeline.component("vae").config
+    vae = pipeline.component("vae").config if "vae" in pipeline.components else {}
     case = Situation(
         rows,
         inference,

@@ -59,6 +59,7 @@ def train_once(
     `again` for a run of its own, whatever was run before with the same values. A run that several invariants ask for
     is made once in a session; what it left stays on disk until the session ends.
     """
+    _require_trainable(context, trainer)
     which = trainer if isinstance(trainer, Hashable) else id(trainer)
     key = ("training run", which, lr, steps, context.probe.seed, resume, keep_state)
     outcome = None if again else context.shared.get(key)
@@ -78,16 +79,19 @@ def train_once(
     return outcome
 
 
-def _train(
-    context: Context, trainer: Trainer, lr: float, steps: int, resume: Path | None, keep_state: bool
-) -> Trained:
-    pipeline = context.candidate
-    if pipeline.checkpoint.adapter is not None:
+def _require_trainable(context: Context, trainer: Trainer) -> None:
+    if context.candidate.checkpoint.adapter is not None:
         context.skip("the candidate is an adapter: the trainers start from a whole pipeline")
     if trainer in BUILT_IN and (reason := _untrainable(context, trainer)):
         context.skip(reason)
     if trainer in BUILT_IN:
         require_small_or_full(context, "training it")
+
+
+def _train(
+    context: Context, trainer: Trainer, lr: float, steps: int, resume: Path | None, keep_state: bool
+) -> Trained:
+    pipeline = context.candidate
     pipeline.require_backed()
     if context.is_full:
         pipeline.sample(context.probe)  # now: a trainer in this process may leave something behind

@@ -13,6 +13,7 @@ from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.comparison import of_other_kind, one_sided
 from pytest_genmodel.diagnosis.difference import difference_findings, numbers
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.layers import drift_by_layer
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.pipelines.equality import compare_stored
@@ -33,6 +34,7 @@ def same_weights(context: Context) -> Iterator[Finding]:
     )
     compared = 0
     changed: set[str] = set()
+    layers: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys((*reference.components, *candidate.components)):
         if name not in candidate.components or name not in reference.components:
             where = "candidate" if name in candidate.components else "reference"
@@ -47,6 +49,8 @@ def same_weights(context: Context) -> Iterator[Finding]:
             if difference.changed or difference.missing or difference.extra:
                 changed.add(name)
             context.measure(**{name: numbers(difference)})
+            if drift := drift_by_layer(difference):
+                layers[name] = drift
             yield from difference_findings(name, difference, contract.of(name))
     if contract.one_of and not changed.intersection(contract.one_of):
         yield Finding(
@@ -56,6 +60,8 @@ def same_weights(context: Context) -> Iterator[Finding]:
         )
     yield from _exchanged(context, changed)
     yield from _judge_adapter(context)
+    if layers:
+        context.measure(drift_by_layer=layers)
     context.measure(tensors_compared=compared)
     if not compared:
         context.cannot_judge("candidate and reference have no tensor in common")

@@ -102,11 +102,11 @@ def _acts_untrained(trained: Trained) -> Iterator[Finding]:
         yield finding_of(
             "GM716",
             acting,
-            "(lora_B, lora_up) are not zero though no step moved them: the model is another one before it has learned",
+            "(lora_B, lora_up) are not zero though no step moved them: the model is another before it learns",
             of=len(ups),
             noun="up factors",
             component="adapter",
-            cause="init_lora_weights other than True (False, pissa, olora ...), or an older adapter that is trained on",
+            cause="init_lora_weights other than True (False, pissa, olora ...), or an older adapter",
         )
 
 

@@ -1,4 +1,5 @@
-"""How far a pipeline is from itself on this machine, kept in a file together with the environment that it holds for."""
+"""How far a pipeline is from itself on this machine, kept in a file together with the environment "
+"that it holds for."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Floor:
                 if not value <= LARGEST[dtype]:
                     return (
                         f"the control {control!r} fails: the {kind} differ by {value:.3g} of their largest value "
-                        f"(at most {LARGEST[dtype]:g} is rounding in {dtype}), so nothing can be held against the rest"
+                        f"(at most {LARGEST[dtype]:g} is rounding in {dtype}), so nothing can be held "
+                        "against the rest"
                     )
         return None
 
@@ -69,18 +71,19 @@ def surroundings(placement: Placement) -> dict[str, str]:
     """What the last digits of a sample depend on, beside the model: versions, device, dtype, threads, kernels."""
     import torch
 
+    kernels: Any = torch.backends
     found = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
     found |= {
         "device": placement.device.partition(":")[0],
         "dtype": placement.dtype,
         "threads": str(torch.get_num_threads()),
         "machine": platform.machine(),
-        "cpu capability": torch.backends.cpu.get_cpu_capability(),
-        "oneDNN": str(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),  # type: ignore[attr-defined]
+        "cpu capability": kernels.cpu.get_cpu_capability(),
+        "oneDNN": str(bool(kernels.mkldnn.is_available() and kernels.mkldnn.enabled)),
     }
     if found["device"] == "cuda":
         found["accelerator"] = torch.cuda.get_device_name(placement.device)
-        found["cuDNN"] = str(torch.backends.cudnn.version())
+        found["cuDNN"] = str(kernels.cudnn.version())
     return found
 
 
@@ -114,7 +117,9 @@ class CalibrationFile:
             beside.replace(self.path)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise BadInputError(f"--genmodel-calibrate={self.path}: cannot be written ({error.strerror})") from None
+            raise BadInputError(
+                f"--genmodel-calibrate={self.path}: cannot be written ({error.strerror})"
+            ) from None
 
     def _content(self, placement: Placement) -> dict[str, Any]:
         now = surroundings(placement)
@@ -148,5 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise BadInputError(f"--genmodel-calibrate={path}: not a calibration file (delete it to measure anew)")
+        raise BadInputError(
+            f"--genmodel-calibrate={path}: not a calibration file (delete it to measure anew)"
+        )
     return dict(content)

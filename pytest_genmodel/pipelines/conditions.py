@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.pipelines.recording import Call, Recorded, Recorder, kept, record_pipeline
 from pytest_genmodel.pipelines.sampling import run_pipeline
 
@@ -28,6 +29,10 @@ _IMAGE = ("encoder_hidden_states_image", "image_embeds", "image_latents", "image
 _SECTIONS = ("history", "latents_clean", "indices")
 """Of a clip that is made in sections: what was made before, which a first step does not have."""
 _TEXT = ("encoder_hidden_states", "encoder_attention_mask", "pooled", "prompt", "text")
+
+
+class TooFewCallsError(GenmodelError):
+    """The denoiser is not called at each step."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,15 @@ def conditions_of(pipeline: Pipeline, probe: Probe, pixels: Pixels | None = None
         pipeline: it is left as it was.
         probe: image, prompt and size; guidance is switched off.
         pixels: done to whatever the VAE is given to encode: to see what a wrong range would look like.
+
+    Raises:
+        TooFewCallsError: two steps do not call the denoiser twice.
     """
     pipeline.require_backed()
     live, family = pipeline.diffusers, pipeline.family
     asked = probe.but(guidance=1.0, steps=2)
     recorder = Recorder(2, stop=True)
-    with posterior_mean(live.vae, pixels) as spreads:
+    with posterior_mean(getattr(live, "vae", None), pixels) as spreads:
         record_pipeline(
             live,
             family.live_denoisers(live),
@@ -100,6 +108,11 @@ def conditions_of(pipeline: Pipeline, probe: Probe, pixels: Pixels | None = None
             lambda: run_pipeline(
                 live, family, pipeline.checkpoint, asked, pipeline.placement.device, lambda *_: None
             ),
+        )
+    if len(recorder.calls) < 2:
+        raise TooFewCallsError(
+            f"the pipeline calls its denoiser {len(recorder.calls)} times in two steps: conditions cannot be told "
+            "from the noise"
         )
     calls = tuple(row_of(call, -1) for call in recorder.calls)
     noisy = noisy_argument(calls)
@@ -115,6 +128,9 @@ def posterior_mean(vae: Any, pixels: Pixels | None = None) -> Iterator[list[floa
         For each posterior its spread over its mean, both as root mean squares.
     """
     spreads: list[float] = []
+    if vae is None:
+        yield spreads
+        return
     encode = vae.encode
 
     def watched(images: Any, *args: Any, **kwargs: Any) -> Any:

@@ -61,7 +61,7 @@ def clean_latents(pipeline: Pipeline, clip: torch.Tensor, prompt: str) -> torch.
 
     scheduler.add_noise = watched
     try:
-        with torch.no_grad(), posterior_mean(live.vae):
+        with torch.no_grad(), posterior_mean(getattr(live, "vae", None)):
             try:
                 found.append(family.encode(live, clip, prompt).latents)
             except NotImplementedError:

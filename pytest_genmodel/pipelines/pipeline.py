@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ from pytest_genmodel.checkpoints.digest import component_digest
 from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.adapters import attach
-from pytest_genmodel.pipelines.effective import stored_arguments
+from pytest_genmodel.pipelines.assembly import assembled, required_components
 from pytest_genmodel.pipelines.families import family_of
 from pytest_genmodel.pipelines.library import class_named, quiet
 from pytest_genmodel.pipelines.loading import Loaded, load_component
@@ -78,7 +77,7 @@ class Pipeline:
             BadInputError: the installed diffusers has no such class.
         """
         cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
-        needed = [name for name in _without_default(cls) if name not in _optional(cls)]
+        needed = required_components(cls)
         has = self.checkpoint.components.keys() | self.checkpoint.pipeline_arguments.keys()
         needed += self.family.needed(self.checkpoint)
         return tuple(name for name in dict.fromkeys(needed) if name not in has)
@@ -142,12 +141,9 @@ class Pipeline:
         """
         if self._diffusers is None:
             self._require_complete()
-            cls = class_named("diffusers", str(self.checkpoint.pipeline_class))
-            parts = {name: None for name in _without_default(cls) if name in _optional(cls)}
-            parts |= {name: self.component(name) for name in self.components}
-            with quiet():
-                live = cls(**parts, **stored_arguments(self.checkpoint, cls))
-                if self.checkpoint.adapter:
+            live = assembled(self.checkpoint, {name: self.component(name) for name in self.components})
+            if self.checkpoint.adapter:
+                with quiet():
                     attach(live, self.checkpoint.adapter, self.family)
             self._diffusers = live
         return self._diffusers
@@ -165,6 +161,7 @@ class Pipeline:
             LoadError, DamagedFileError: as `loaded`.
         """
         key = (self.digest, probe.key, transformation, self.placement.device, self.placement.dtype)
+        self.samples.probes[probe.key] = probe
         return self.samples.get(key, lambda: self._run(probe, pinned))
 
     def require_backed(self) -> None:
@@ -242,22 +239,6 @@ class Pipeline:
     @property
     def _adapted(self) -> tuple[str, ...]:
         return (self.family.denoiser,) if self.checkpoint.adapter else ()
-
-
-def _without_default(pipeline_class: Any) -> tuple[str, ...]:
-    """What the class must be given: its arguments that have no default."""
-    parameters = list(inspect.signature(pipeline_class.__init__).parameters.values())[1:]
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return tuple(
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty and parameter.kind not in variable
-    )
-
-
-def _optional(pipeline_class: Any) -> tuple[str, ...]:
-    """Components that the class takes None for."""
-    return tuple(getattr(pipeline_class, "_optional_components", ()))
 
 
 def _require_memory(owner: str, meta: tuple[str, ...]) -> None:

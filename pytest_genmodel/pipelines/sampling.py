@@ -40,6 +40,8 @@ class Samples:
     """The session's memory of samples: keyed by content, probe and transformation."""
 
     computed: int = 0
+    probes: dict[str, Probe] = field(default_factory=dict)
+    """What was asked for, by the probe's key."""
     _store: dict[tuple[str, ...], Sample] = field(default_factory=dict)
 
     def get(self, key: tuple[str, ...], compute: Callable[[], Sample]) -> Sample:
@@ -48,6 +50,12 @@ class Samples:
             self._store[key] = compute()
             self.computed += 1
         return self._store[key]
+
+    def kept(self, digest: str | None) -> dict[str, Sample]:
+        """The samples of the checkpoint with this digest, by the probe's key: those of which nothing was changed."""
+        return {
+            key[1]: sample for key, sample in self._store.items() if key[0] == digest and key[2] == "" and key[1] in self.probes
+        }
 
 
 class NoStepsError(GenmodelError):

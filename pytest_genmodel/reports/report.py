@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 SCHEMA = 1
@@ -35,6 +35,10 @@ class Report:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     exit_status: int = 0
+    command: dict[str, str] = field(default_factory=dict)
+    """How to run it again: `line` as it was given, `options` those that say how is judged."""
+    samples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For a candidate's label what was sampled of it (`html.footage.film`), where the HTML report was asked for."""
     audit: dict[str, Any] | None = None
     """What an audit found of the gate; None where none was asked for."""
 
@@ -42,10 +46,19 @@ class Report:
         """Take in what one item brought: its verdicts, and facts about the environment and the checkpoints."""
         self.verdicts.extend(record["verdicts"])
         self.environment.update(record["environment"])
+        for footage in record.get("samples", ()):
+            self._keep(footage)
         for mine, theirs in zip(self.candidates, record["candidates"], strict=True):
             mine.update({key: value for key, value in theirs.items() if value is not None})
         if self.reference is not None and record["reference"]:
             self.reference.update({key: v for key, v in record["reference"].items() if v is not None})
+
+    def _keep(self, footage: dict[str, Any]) -> None:
+        from pytest_genmodel.reports.html.footage import rank
+
+        known = self.samples.get(footage["candidate"])
+        if known is None or rank(footage) > rank(known):
+            self.samples[footage["candidate"]] = footage
 
     def of(self, label: str) -> list[dict[str, Any]]:
         """The verdicts about one candidate."""
@@ -74,6 +87,10 @@ class Report:
             "reference": self.reference,
             "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
             "summary": self.summary,
+            "samples": [
+                {**footage, "pictures": None} for _, footage in sorted(self.samples.items())
+            ],
+            "command": dict(self.command),
             "audit": self.audit,
             "exit_status": self.exit_status,
             "complete": self.exit_status in COMPLETE,
@@ -81,16 +98,30 @@ class Report:
 
     def write_json(self, path: Path) -> None:
         """Write the report to `path`, whole or not at all; raises OSError where that cannot be done."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(self.to_json(), stream, indent=2, allow_nan=False)
-                stream.write("\n")
-            os.replace(beside, path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        write_whole(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def write_html(self, path: Path) -> None:
+        """Write the page to `path`, whole or not at all; raises OSError where that cannot be done."""
+        from pytest_genmodel.reports.html.page import page
+
+        write_whole(path, page(self.to_json(), self.samples))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file at once: whoever reads sees the old one or the new one; folders are made.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}-{token_hex(4)}")
+    try:
+        with beside.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def plain(value: Any) -> Any:

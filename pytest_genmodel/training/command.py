@@ -21,7 +21,7 @@ from pathlib import Path
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.training.observer import Observed
 from pytest_genmodel.training.output import OutputReader
-from pytest_genmodel.training.processes import GRACE_SECONDS, end_run
+from pytest_genmodel.training.processes import GRACE_SECONDS, end_run, ended_with_us
 from pytest_genmodel.training.reporting import read_reports
 
 PLACEHOLDERS = {
@@ -170,12 +170,14 @@ def run_command(
     thread = threading.Thread(target=reader.run, daemon=True)
     thread.start()
     status: int | None = None
+    mark = f"{OBSERVE}={reports}"
     try:
-        status = process.wait(timeout)
+        with ended_with_us(process, mark):
+            status = process.wait(timeout)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        end_run(process, f"{OBSERVE}={reports}")  # workers that outlive their leader too, and all on Ctrl-C
+        end_run(process, mark)  # workers that outlive their leader too, and all on Ctrl-C
         thread.join(GRACE_SECONDS)
     return Ran(tuple(arguments), status, time.monotonic() - start, reader.last_lines, read_reports(reports))
 

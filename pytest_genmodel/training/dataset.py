@@ -11,8 +11,8 @@
     diffusion-pipe.toml, musubi.toml      the same of trainers that take such a file alone
     data/train-00000-of-00001.parquet     the clips themselves, where pyarrow is installed
 
-PLACEHOLDER14
-refuses a folder that holds a metadata.csv and a metadata.jsonl.
+Each clip shows one coloured shape that moves; its caption says so. There is one metadata file: `datasets` and
+finetrainers refuse a folder that holds a metadata.csv and a metadata.jsonl.
 """
 
 from __future__ import annotations

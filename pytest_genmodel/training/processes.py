@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 GRACE_SECONDS = 5.0
 """Between asking processes to end and ending them."""
 _PROC = Path("/proc")
+_LAST_SECOND = 1.0
+"""Of the same where this process is being ended itself."""
 
 
 def end_run(process: subprocess.Popen[bytes], mark: str) -> None:
@@ -27,6 +32,35 @@ def end_run(process: subprocess.Popen[bytes], mark: str) -> None:
         while time.monotonic() < deadline and _alive(process, mark):
             time.sleep(0.02)
     process.wait()
+
+
+@contextmanager
+def ended_with_us(process: subprocess.Popen[bytes], mark: str) -> Iterator[None]:
+    """End the run where this process is ended by SIGTERM, with which CI ends a job, before what happens then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _signal(process, mark, signal.SIGTERM)
+        deadline = time.monotonic() + _LAST_SECOND
+        while time.monotonic() < deadline and any(True for _ in _marked(mark)):
+            time.sleep(0.02)
+        _signal(process, mark, signal.SIGKILL)
+        signal.signal(number, before)
+        if callable(before):
+            before(number, frame)
+        else:
+            os.kill(os.getpid(), number)
+
+    if before is not None:  # one that C code has set cannot be put back
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _signal(process: subprocess.Popen[bytes], mark: str, number: int) -> bool:

@@ -38,7 +38,7 @@ class ResumeArguments:
             BadInputError: quotes do not match, or a placeholder is unknown.
         """
         known = {**PLACEHOLDERS, RESUME: "the newest state that the earlier run saved"}
-        arguments = split_template(text, known, "resume arguments")
+        arguments = split_template(text, known, "list of resume arguments")
         if not arguments:
             raise BadInputError("the resume arguments are empty")
         return cls(text, arguments)

@@ -26,11 +26,11 @@ WEIGHTS, AVERAGE, MOMENTS, SCHEDULE, RANDOM, STEP = (
 )
 
 _KINDS = (
-    (AVERAGE, re.compile(r"(^|[/._-])ema([/._-]|$)|shadow_params", re.IGNORECASE)),
+    (AVERAGE, re.compile(r"(^|[/._:-])(ema|average)([/._:-]|$)|shadow_params", re.IGNORECASE)),
     (RANDOM, re.compile(r"random|rng|generator|sampler|(^|/)dl_state", re.IGNORECASE)),
     (SCHEDULE, re.compile(r"sched|param_groups\.\d+\.(initial_)?lr$", re.IGNORECASE)),
     (MOMENTS, re.compile(r"optim|exp_avg|moment|param_groups", re.IGNORECASE)),
-    (STEP, re.compile(r"(^|[/._-])(global_?step|step|steps|iteration|epoch)$", re.IGNORECASE)),
+    (STEP, re.compile(r"(^|[/._:-])(global_?step|step|steps|iteration|epoch)$", re.IGNORECASE)),
 )
 _PICKLES = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
 _DEEPEST = 12

@@ -13,10 +13,10 @@ from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.products import products
 from pytest_genmodel.pipelines.adapters import attach, resolved
+from pytest_genmodel.pipelines.assembly import assembled
 from pytest_genmodel.pipelines.denoiser_call import DenoiserCall, record_call
-from pytest_genmodel.pipelines.effective import stored_arguments
 from pytest_genmodel.pipelines.families.base import Family
-from pytest_genmodel.pipelines.library import class_named, quiet
+from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.loading import load_component
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.placement import SMALL_MODEL
@@ -99,11 +99,9 @@ class AdapterBench:
         denoiser = checkpoint.components[family.denoiser]
         parts = {name: pipeline.component(name) for name in pipeline.components if name != family.denoiser}
         parts[family.denoiser] = load_component(denoiser, pipeline.placement).module
-        cls = class_named("diffusers", str(checkpoint.pipeline_class))
         if scheduler := parts.get("scheduler"):
             parts["scheduler"] = type(scheduler).from_config(scheduler.config)
-        with quiet():
-            self.live: Any = cls(**parts, **stored_arguments(checkpoint, cls))
+        self.live: Any = assembled(checkpoint, parts)
         self.denoiser: Any = parts[family.denoiser]
 
     @property

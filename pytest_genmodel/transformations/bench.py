@@ -108,7 +108,7 @@ class Bench:
         return own.samples.get(key, run)
 
     def base(self, observe: Callable[[Bench, str, Any], Observation]) -> Observation:
-        """What is seen with nothing done; looked at once."""
+        """What is seen with nothing done; looked at once, so it must first be asked for while nothing is."""
         name = observe.__name__
         if name not in self._bases:
             self._bases[name] = observe(self, "", self.live)

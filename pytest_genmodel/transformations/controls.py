@@ -66,8 +66,4 @@ def distance(ours: Any, theirs: Any, scale: float) -> float:
 
 
 def _pairs(ours: Observation, theirs: Observation, kind: str) -> list[tuple[Any, Any]]:
-    return [
-        (a.values, b.values)
-        for a, b in zip(ours, theirs, strict=False)
-        if a.kind == b.kind == kind
-    ]
+    return [(a.values, b.values) for a, b in zip(ours, theirs, strict=False) if a.kind == b.kind == kind]

@@ -1,4 +1,4 @@
-"""What a live pipeline is made of, taken down before and after: what a transformation leaves behind is told by name."""
+"""What a live pipeline is made of, before and after: what a transformation leaves behind is told by name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def _class_of(part: Any) -> str:
 
 
 def _hooks(part: Any) -> str:
-    count = len(part._forward_hooks) + len(part._forward_pre_hooks) + ("forward" in vars(part))
+    own = vars(part).get("forward")  # accelerate, taken off, leaves the class's own method there
+    replaced = own is not None and getattr(own, "__func__", own) is not type(part).forward
+    count = len(part._forward_hooks) + len(part._forward_pre_hooks) + replaced
     return f"{count} hooks" + (" and accelerate's" if hasattr(part, "_hf_hook") else "")
 
 

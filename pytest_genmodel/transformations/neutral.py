@@ -23,7 +23,7 @@ class NotHereError(GenmodelError):
 
 
 class BrokenError(GenmodelError):
-    """The transformation is not neutral in itself, before anything is sampled: `code`, `location`, and what is wrong."""
+    """The transformation is not neutral in itself, before anything is sampled; `code` and `location` say how."""
 
     def __init__(self, code: str, message: str, *, component: str | None = None, location: str | None = None):
         super().__init__(message)
@@ -37,7 +37,8 @@ class Neutral:
     """A transformation under its name.
 
     `apply(bench)` is a context manager: it does it, gives the live pipeline that is to be looked at, and wholly
-    undoes it at the end. `observe` says what is looked at (default: a sample), `code` is the rule that is broken
+    undoes it at the end. `observe` says what is looked at (default: a sample; for anything else `apply` has to call
+    `bench.base(observe)` before it does anything), `code` is the rule that is broken
     where that changes, `cause` what it then probably is. `leaves` are parts of names of what the library itself is
     known to leave behind: it is taken away, and no finding.
     """

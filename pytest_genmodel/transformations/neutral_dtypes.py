@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.pipelines.library import quiet
@@ -37,7 +36,9 @@ def _there_and_back(component: str, model: Any) -> None:
         if tensor.dtype != kinds[name]:
             tensor.data = tensor.data.to(kinds[name])
     changed = [
-        name for name, resident in residents(model).items() if digest(resident.tensor.cpu()) != before.get(name)
+        name
+        for name, resident in residents(model).items()
+        if digest(resident.tensor.cpu()) != before.get(name)
     ]
     if changed:
         raise BrokenError(
@@ -48,36 +49,26 @@ def _there_and_back(component: str, model: Any) -> None:
         )
 
 
-@contextmanager
-def rounded(bench: Bench) -> Iterator[Any]:
-    """Weights rounded to bfloat16 and kept in float32: what bfloat16 loses in storage, and nothing else."""
+def round_weights(bench: Bench) -> None:
+    """Round every weight to bfloat16 and keep it in float32: what bfloat16 loses in storage, and nothing else."""
     import torch
 
-    try:
-        for model in bench.models.values():
-            for tensor in (*model.parameters(), *model.buffers()):
-                if tensor.dtype == torch.float32:
-                    tensor.data = tensor.data.to(torch.bfloat16).to(torch.float32)
-        yield bench.live
-    finally:
-        bench.renew()
+    for model in bench.models.values():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dtype == torch.float32:
+                tensor.data = tensor.data.to(torch.bfloat16).to(torch.float32)
 
 
-@contextmanager
-def in_bfloat16(bench: Bench) -> Iterator[Any]:
-    """The whole pipeline moved to bfloat16, as `pipeline.to(torch.bfloat16)` does it.
+def move_to_bfloat16(bench: Bench) -> None:
+    """Move the whole pipeline to bfloat16, as `pipeline.to(torch.bfloat16)` does it.
 
     Raises:
         BrokenError: a tensor is not its own value rounded.
     """
     import torch
 
-    try:
-        for name, model in bench.models.items():
-            _round(name, model, torch.bfloat16)
-        yield bench.live
-    finally:
-        bench.renew()
+    for name, model in bench.models.items():
+        _round(name, model, torch.bfloat16)
 
 
 def _round(component: str, model: Any, dtype: Any) -> None:

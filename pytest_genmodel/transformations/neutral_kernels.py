@@ -48,9 +48,7 @@ def predicted_with_graph(bench: Bench, name: str, live: Any) -> Observation:
         found = [Look("prediction", LATENTS, output.detach().float().cpu().clone())]
         if not is_large(own) and output.requires_grad:
             gradients = torch.autograd.grad(output.float().square().mean(), weights, allow_unused=True)
-            norms = [
-                0.0 if gradient is None else float(gradient.double().norm()) for gradient in gradients
-            ]
+            norms = [0.0 if gradient is None else float(gradient.double().norm()) for gradient in gradients]
             found.append(Look("gradients", LATENTS, torch.tensor(norms)))
     return tuple(found)
 
@@ -66,6 +64,7 @@ def gradient_checkpointing(bench: Bench) -> Iterator[Any]:
     denoiser = getattr(bench.live, bench.family.denoiser)
     if not getattr(denoiser, "_supports_gradient_checkpointing", False):
         raise NotHereError(f"{type(denoiser).__name__} has no gradient checkpointing")
+    bench.base(predicted_with_graph)
     denoiser.enable_gradient_checkpointing()
     try:
         yield bench.live

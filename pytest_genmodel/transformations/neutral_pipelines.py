@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.errors import first_line
-from pytest_genmodel.pipelines.library import quiet
+from pytest_genmodel.pipelines.library import dtype_keyword, quiet
 from pytest_genmodel.pipelines.residents import residents
 from pytest_genmodel.transformations.bench import Bench
 from pytest_genmodel.transformations.neutral import BrokenError, NotHereError, neutral
@@ -26,7 +27,9 @@ def deepcopy(bench: Bench) -> Iterator[Any]:
 
 def _require_apart(component: str, model: Any, twin: Any) -> None:
     places = {
-        resident.tensor.data_ptr(): name for name, resident in residents(model).items() if resident.tensor.numel()
+        resident.tensor.data_ptr(): name
+        for name, resident in residents(model).items()
+        if resident.tensor.numel()
     }
     shared = [
         name
@@ -46,12 +49,24 @@ def _require_apart(component: str, model: Any, twin: Any) -> None:
 def from_pipe(bench: Bench) -> Iterator[Any]:
     """`from_pipe` into its own class: another pipeline object around the same components."""
     cls = type(bench.live)
+    dtype = bench.pipeline.placement.torch_dtype
+    kept = [
+        (tensor, tensor.data)
+        for model in bench.models.values()
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.dtype != dtype and tensor.is_floating_point()
+    ]
     try:
         with quiet():
-            twin = cls.from_pipe(bench.live)
+            twin = cls.from_pipe(bench.live, **{dtype_keyword("diffusers"): dtype})
     except Exception as error:  # what the library raises for a class that it cannot do this for
         raise NotHereError(f"{cls.__name__}.from_pipe refuses: {first_line(error)}") from error
     yield twin
+    # It casts the components in place, and they are the original's too (KNOWN, in transformations.known).
+    for tensor, data in kept:
+        tensor.data = data
+    if kept:
+        bench.notes["from_pipe"] = f"it casts {len(kept)} tensors of the original in place; put back"
 
 
 @neutral(cause="a component runs before its weights have come, or after they have gone")
@@ -60,6 +75,13 @@ def cpu_offload(bench: Bench) -> Iterator[Any]:
     device = bench.pipeline.placement.device
     if device == "cpu":
         raise NotHereError("there is no accelerator to offload from")
+    with offloaded(bench, device) as live:
+        yield live
+
+
+@contextmanager
+def offloaded(bench: Bench, device: str) -> Iterator[Any]:
+    """Let accelerate move each model to `device` while it runs."""
     with quiet():
         bench.live.enable_model_cpu_offload(device=device)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import first_line
 from pytest_genmodel.pipelines.library import quiet
@@ -12,30 +12,39 @@ from pytest_genmodel.pipelines.residents import parameter_count
 from pytest_genmodel.transformations.bench import FRAMES, Bench, Look, Observation
 from pytest_genmodel.transformations.neutral import BrokenError, NotHereError, neutral
 
+if TYPE_CHECKING:
+    import torch
+
 LIKE = 0.5
 """The least correlation of a clip decoded in tiles with the same decoded at once."""
 BLENDS = {"blend_v": -2, "blend_h": -1, "blend_t": -3}
 """The methods by which diffusers' autoencoders join tiles, with the axis along which each does."""
 
 
-def decoded_pair(bench: Bench, name: str, live: Any) -> Observation:
-    """Look at a decoded batch of two different latents: with one, no slice is cut."""
+def decoded_rows(bench: Bench, name: str, live: Any) -> Observation:
+    """Look at a batch of two different latents decoded at once; with nothing done, at each decoded by itself."""
+    import torch
+
+    arguments, _ = bench.decoded
+    pair = torch.cat([arguments[0], arguments[0].flip(-1)])
+    rows = _decode(bench, live, pair) if name else [_decode(bench, live, row[None])[0] for row in pair]
+    return tuple(Look(f"row {row}", FRAMES, values) for row, values in enumerate(rows))
+
+
+def _decode(bench: Bench, live: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decode latents as the pipeline does, in a batch: float32, on the CPU."""
     import torch
 
     arguments, options = bench.decoded
-    latents = arguments[0]
-    pair = torch.cat([latents, latents.flip(-1)])
     with controlled(bench.pipeline.placement.device, parameter_count(live.vae)), quiet(), torch.no_grad():
-        output = live.vae.decode(pair, *arguments[1:], **options)
-    rows = output[0] if isinstance(output, (tuple, list)) or hasattr(output, "sample") else output
-    return tuple(
-        Look(f"row {row}", FRAMES, values.detach().float().cpu().clone()) for row, values in enumerate(rows)
-    )
+        output = live.vae.decode(latents, *arguments[1:], **options)
+    videos: torch.Tensor = output[0]
+    return videos.detach().float().cpu().clone()
 
 
 @neutral(
     code="GM612",
-    observe=decoded_pair,
+    observe=decoded_rows,
     cause="a slice is decoded with what another left in a cache, or the slices are joined in another order",
 )
 def vae_slicing(bench: Bench) -> Iterator[Any]:
@@ -45,8 +54,7 @@ def vae_slicing(bench: Bench) -> Iterator[Any]:
     if not arguments:
         raise NotHereError("the pipeline does not call its autoencoder's decode with latents alone")
     was = vae.use_slicing
-    vae.use_slicing = False
-    bench.base(decoded_pair)
+    bench.base(decoded_rows)
     vae.enable_slicing()
     try:
         yield bench.live
@@ -84,14 +92,19 @@ def _cut_note(bench: Bench) -> str:
     arguments, _ = bench.decoded
     if not arguments:
         return "the clip is cut into tiles: only the seams were judged"
+    vae, latents = bench.live.vae, arguments[0]
     try:
-        tiled = torch.cat([look.values for look in decoded_pair(bench, "", bench.live)])
-    except RuntimeError as error:
-        return f"the seams alone were judged: tiles of this clip do not fit ({first_line(error)})"
-    bench.live.vae.use_tiling = False
-    whole = torch.cat([look.values for look in decoded_pair(bench, "", bench.live)])
-    bench.live.vae.use_tiling = True
-    likeness = float(torch.corrcoef(torch.stack([tiled.flatten(), whole.flatten()]))[0, 1])
+        tiled = _decode(bench, bench.live, latents)
+    except (RuntimeError, ValueError) as error:
+        return f"the seams alone were judged: the library cannot cut this clip into its tiles ({first_line(error)})"
+    vae.use_tiling = False
+    at_once = _decode(bench, bench.live, latents)
+    if tiled.shape != at_once.shape:
+        return (
+            "the seams alone were judged: the library's tiles do not fit this clip (decoded in tiles it is "
+            f"{list(tiled.shape[-2:])} pixels, else {list(at_once.shape[-2:])})"
+        )
+    likeness = float(torch.corrcoef(torch.stack([tiled.flatten(), at_once.flatten()]))[0, 1])
     if not likeness >= LIKE:
         raise BrokenError(
             "GM613",
@@ -99,7 +112,9 @@ def _cut_note(bench: Bench) -> str:
             component="vae",
             location="frame 0",
         )
-    return f"the clip is cut into tiles, which is not exact: seams judged one by one, correlation {likeness:.3f}"
+    return (
+        f"the clip is cut into tiles, which is not exact: seams judged one by one, correlation {likeness:.3f}"
+    )
 
 
 def _switched(bench: Bench, method: str, flag: str) -> Any:
@@ -138,7 +153,8 @@ def _require_ramps(vae: Any) -> None:
         first, second = torch.zeros(shape), torch.ones(shape)
         ramp = getattr(vae, name)(first, second.clone(), extent).transpose(axis, -1).flatten(0, -2)[0]
         band, rest = ramp[:extent], ramp[extent:]
-        if bool((band.diff() < 0).any()) or float(band.min()) < 0 or float(band.max()) > 1 or band[0] > 0.5:
+        rises = bool((band.diff() >= 0).all()) and float(band[0]) < 0.5 < float(band[-1])
+        if not rises or float(band.min()) < 0 or float(band.max()) > 1:
             raise BrokenError(
                 "GM613",
                 f"{name} joins a tile of zeros to a tile of ones as {[round(v, 3) for v in band.tolist()]}: it must "

@@ -33,10 +33,11 @@ class TrainingRun:
     """One run that is asked for: at rate `lr`, `steps` optimizer steps, everything random decided by `seed`.
 
     `folder` is an empty folder of this run; `prompt`, `height`, `width` and `frames` are what a command may want to
-    know of the probe, `timeout` is the number of seconds that it may take, `echo` is given the lines that it prints. `resume` is what an earlier run wrote: this
-    one goes on from a copy of it, a command with `resume_arguments`; `keep_state` asks for a state to go on from.
-    `result` says which of the sets of weights that it leaves is meant, `others` are folders that it must not reach
-    besides the one it starts from; `thorough` reads them to see that, `keep` leaves the copies for who wants to look.
+    know of the probe, `timeout` is the number of seconds that it may take, `echo` is given the lines that it prints.
+    `resume` is what an earlier run wrote: this one goes on from a copy of it, a command with `resume_arguments`;
+    `keep_state` asks for a state to go on from. `result` says which of the sets of weights that it leaves is meant,
+    `others` are folders that it must not reach besides the one it starts from; `thorough` reads them to see that,
+    `keep` leaves the copies for who wants to look.
     """
 
     lr: float

@@ -204,6 +204,19 @@ def test_smallest_rate_is_caught_with_and_without_zero(climbed):
     assert "1e-06 where 1e-09 was asked for" in above.cause
 
 
+@pytest.mark.parametrize("written", ["as it was", "in float32"])
+def test_smallest_rate_is_caught_in_bfloat16_weights_too(climbed, copy, written):
+    in_bfloat16(copy, 0.0)
+    change = in_bfloat16 if written == "as it was" else lambda output, lr: None
+
+    [finding] = climbed(
+        change, rate=lambda lr: max(lr, 1e-6) if lr else 0.0, candidate=copy, rates=RATES
+    ).findings
+
+    assert (finding.code, finding.location) == ("GM741", "rate 1e-09")
+    assert "1e-06 where 1e-09 was asked for" in finding.cause
+
+
 def test_largest_rate_is_caught(climbed):
     [finding] = climbed(rate=lambda lr: min(lr, 1e-8), rates=RATES).findings
 
@@ -247,16 +260,23 @@ def test_steps_longer_than_the_rate_are_caught_though_they_grow_with_it(climbed,
     assert "AdamW" in finding.cause
 
 
-def test_wiring_that_changes_at_any_rate_but_zero_is_a_jump_of_the_sample(climbed):
+@pytest.mark.parametrize(
+    ("file", "edit", "words", "code"),
+    [
+        ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, "are NaN or Inf", "GM401"),
+        ("vae/config.json", {"scaling_factor": 0.6}, "differ by 0.", "GM40"),
+    ],
+)
+def test_wiring_that_changes_at_any_rate_but_zero_is_a_jump_of_the_sample(climbed, file, edit, words, code):
     def change(output, lr):
         if lr:
-            edit_json(output / "scheduler/scheduler_config.json", prediction_type="epsilon")
+            edit_json(output / file, **edit)
 
     [finding] = climbed(change).findings
 
     assert (finding.code, finding.component, finding.location) == ("GM742", None, "rate 1e-09")
-    assert "latents" in finding.message
-    assert "GM401" in finding.cause
+    assert f"the latents of the sample {words}" in finding.message
+    assert code in finding.cause
 
 
 def test_wiring_that_changes_at_zero_too_does_not_begin_at_zero(climbed):

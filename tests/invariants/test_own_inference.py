@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -70,18 +70,15 @@ def lora(trained, tmp_path_factory) -> Path:
             for name, t in tensors.items()
         }
 
-    from tests.editing import edit_tensors as edit
-
-    edit(file, change)
+    edit_tensors(file, change)
     return file
 
 
 # --- the example script ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["video.npy", "video.mp4"])
-def test_healthy_script_shows_what_ours_shows(judged, trained, finetuned, name):
-    text = command(output=f"{{output}}/{name}")
+def test_healthy_script_shows_what_ours_shows_in_a_video_file_too(judged, trained, finetuned):
+    text = command(output="{output}/video.mp4")
 
     verdict = judged("own_inference", finetuned, trained, parameters={"sampler": text}, **SHORT)
 
@@ -139,18 +136,35 @@ FAULTS = {
 }  # fmt: skip
 
 
+def in_process(text: str):
+    """The script as a function: its own `load` and `sample`, without a process for each run."""
+    script: dict = {"__name__": "infer"}
+    exec(compile(text, str(SCRIPT), "exec"), script)
+
+    def sample(candidate, *, probe, reference, lora, output):
+        probe.picture().save(output / "image.png")
+        args = argparse.Namespace(
+            model=str(reference if lora else candidate), lora=lora, image=str(output / "image.png"),
+            prompt=probe.prompt, seed=probe.seed, steps=probe.steps, guidance=probe.guidance,
+            frames=probe.frames, height=probe.height, width=probe.width,
+        )  # fmt: skip
+        pipeline = script["load"](args)
+        pipeline.set_progress_bar_config(disable=True)
+        script["write"](script["sample"](pipeline, args), output / "video.npy")
+        (output / "image.png").unlink()
+
+    return sample
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_broken_script_is_caught_and_said_how(judged, trained, finetuned, lora, tmp_path, fault):
+def test_broken_script_is_caught_and_said_how(judged, trained, finetuned, lora, fault):
     what, old, new, code, said = FAULTS[fault]
     text = SCRIPT.read_text()
     assert text.count(old) == 1
-    script = tmp_path / "infer.py"
-    script.write_text(text.replace(old, new.replace("{trained!r}", repr(str(trained)))))
-    candidate, model = (lora, LORA) if what == "lora" else (finetuned, MODEL)
+    sampler = in_process(text.replace(old, new.replace("{trained!r}", repr(str(trained)))))
+    candidate = lora if what == "lora" else finetuned
 
-    verdict = judged(
-        "own_inference", candidate, trained, parameters={"sampler": command(script, model)}, **SHORT
-    )
+    verdict = judged("own_inference", candidate, trained, parameters={"sampler": sampler}, **SHORT)
 
     assert verdict.outcome is Outcome.FAILED, verdict
     first = verdict.findings[0]
@@ -243,7 +257,7 @@ def test_load_path_that_reads_what_was_trained_otherwise_is_told_from_ours(judge
     """The founding incident, seen from their side: the files are right, and their load is not."""
 
     def loses(candidate, *, probe):
-        if Path(candidate).name != "reference" and "trained" in str(candidate) and Path(candidate) != trained:
+        if Path(candidate) != trained:
             damaged = Path(candidate).parent / "damaged"
             shutil.copytree(candidate, damaged)
             edit_tensors(
@@ -338,14 +352,11 @@ def test_every_kind_of_file_is_read(tmp_path):
     with pytest.raises(VideoFileError, match="not \\(frame, channel, height, width\\)"):
         as_frames(video[0])
     (tmp_path / "x.npy").write_bytes(b"nothing")
-    with pytest.raises(VideoFileError, match="x.npy cannot be read"):
+    with pytest.raises(VideoFileError, match=r"x\.npy cannot be read"):
         read_file(tmp_path / "x.npy")
 
 
 def test_options_name_the_inference_and_add_its_claims(run, healthy):
-    pytest.importorskip("diffusers")
-    text = json.dumps(command())
-
-    result = run(f"--genmodel-sample-cmd={json.loads(text)}", "--collect-only", "-q", "-k", "own_inference")
+    result = run(f"--genmodel-sample-cmd={command()}", "--collect-only", "-q", "-k", "own_inference")
 
     assert "genmodel::sampling::own_inference" in result.outlines

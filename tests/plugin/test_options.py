@@ -34,9 +34,8 @@ SAMPLE = "python infer.py --model {candidate} --out {output}"
             "from another model than the one that is judged)",
         ),
         (
-            "--genmodel-resume-args=--resume_from {output} {resum}",
-            "arguments (the resume arguments has an unknown placeholder {resum}; did you mean {resume}? (known: "
-            "{reference}, {output}, {lr}, {steps}, {seed}, {dataset}, {prompt}, {resume}))",
+            "--genmodel-resume-args=--resume_from '{resume}",
+            "arguments (the list of resume arguments cannot be split into arguments: No closing quotation)",
         ),
         ("--genmodel-train-timeout=0", "a whole number from 1 to 1000000"),
         ("--genmodel-lr-ladder=0,1e-9", LADDER),
@@ -89,6 +88,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "train-cmd": COMMAND,
         "resume-args": "--resume_from {resume}",
         "train-timeout": "60",
+        "zero-lr": "1e-46",
+        "train-result": "checkpoint-{steps}",
+        "keep": "true",
         "lr-ladder": "0,1e-9,1e-7",
         "sample-cmd": SAMPLE,
         "cache": ".",
@@ -97,7 +99,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "no-suite": "true",
     }
     assert {option.name for option in OPTIONS} == {*values, "trainer", "sampler"}  # which exclude commands
-    flags = ("strict", "no-suite")
+    flags = ("strict", "no-suite", "keep")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
     )
@@ -124,6 +126,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         image="cat.png",
         prompt="a cat",
         train_command=COMMAND,
+        zero_rate=1e-46,
+        train_result="checkpoint-{steps}",
+        keep=True,
         resume_args="--resume_from {resume}",
         train_timeout=60,
         ladder=(0.0, 1e-9, 1e-7),

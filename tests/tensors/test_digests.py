@@ -75,3 +75,7 @@ def test_combine_ignores_order(items, random):
 def test_combine_tells_names_from_digests():
     assert combine([("a", "bc")]) != combine([("ab", "c")])
     assert combine([("a", "1"), ("b", "2")]) != combine([("a", "2"), ("b", "1")])
+
+
+def test_one_element_of_an_expanded_tensor_has_a_digest():
+    assert digest(torch.tensor(5.0).expand(1)) == digest(torch.tensor([5.0]))

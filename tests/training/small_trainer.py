@@ -1,4 +1,4 @@
-"""A trainer of a few lines, written as a script, for what can go wrong around it: run in a second, edited by tests."""
+"""A trainer of a few lines, written as a script, for what can go wrong around it; edited by tests."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def test_trainer_that_never_ran_does_not_pass(zero, watched):
 
 
 def test_trainer_elsewhere_that_copies_the_model_anew_does_not_pass(zero):
-    copies = "shutil.copytree(reference, output, copy_function=shutil.copyfile, dirs_exist_ok=True); sys.exit()\n# begin"
+    anew = "copy_function=shutil.copyfile, dirs_exist_ok=True"
+    copies = f"shutil.copytree(reference, output, {anew}); sys.exit()\n# begin"
 
     assert outcome(zero(("# begin", copies), watched=False)) == (Outcome.FAILED, ["GM709"])
 

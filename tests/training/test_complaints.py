@@ -67,21 +67,25 @@ def test_real_failure_is_recognised(tmp_path, code):
 
 
 PRINTED = {
-    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of": "memory",
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a "
+    "total capacity of": "memory",
     "RuntimeError: No CUDA GPUs are available": "needs a GPU",
     "RuntimeError: Found no NVIDIA driver on your system.": "needs a GPU",
     "ValueError: bf16 mixed precision requires PyTorch >= 1.10 and a supported device.": "precision",
     "ValueError: fp16 mixed precision requires a GPU (not 'mps').": "precision",
-    "ValueError: Your setup doesn't support bf16/gpu. You need torch>=1.10, using Ampere GPU with cuda>=11.0": "precision",
+    "ValueError: Your setup doesn't support bf16/gpu. You need torch>=1.10, using Ampere "
+    "GPU with cuda>=11.0": "precision",
     "RuntimeError: \"addmm_impl_cpu_\" not implemented for 'Half'": "precision",
     "ModuleNotFoundError: No module named 'deepspeed.ops'": "deepspeed.ops is not installed",
-    "ImportError: DeepSpeed is not installed => run `pip3 install deepspeed` or build it from source.": "DeepSpeed is not installed",
+    "ImportError: DeepSpeed is not installed => run `pip3 install deepspeed` or build it "
+    "from source.": "DeepSpeed is not installed",
     "ValueError: PEFT backend is required for this method. `peft` is not installed": "peft is not installed",
     "torch.distributed.DistNetworkError: The server socket has failed to listen on any local network address. "
     "port: 29500, useIpv6: false, code: -98, name: EADDRINUSE, message: address already in use": "port",
     "  traceback : Signal 9 (SIGKILL) received by PID 4711": "killed",
     "OSError: [Errno 28] No space left on device: '/scratch/out/checkpoint-2'": "room",
-    "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)": "room",
+    "safetensors_rust.SafetensorError: Error while serializing: I/O error: No space left "
+    "on device (os error 28)": "room",
     "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find the requested files in the disk cache and outgoing "
     "traffic has been disabled.": "offline",
 }

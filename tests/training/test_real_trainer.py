@@ -233,7 +233,7 @@ FAULTS = {
         "zero_lr_identity", "lora", SAVE_LORA,
         SAVE_LORA + EDIT_LORA
         + "        tensors = {n: t[: len(t) // 2] if 'lora_B' in n else t for n, t in tensors.items()}\n" + SAVED,
-        "GM801", "lora_B",
+        "GM801", "",
     ),
     # fastvideo-789-lora-step0-differs, pissa-mutates-base-weights: a LoRA that acts before it has learned
     "lora: it acts before its first step": (
@@ -242,13 +242,10 @@ FAULTS = {
     # finetrainers-382-final-validation-wrong-folder: an older run's adapter at the top, the new one below
     "lora: an older run's adapter lies at the top": (
         "zero_lr_identity", "lora", SAVE_LORA,
-        SAVE_LORA + "        import os, shutil\n"
+        '        save_lora(pipeline, transformer, args.output_dir / "lora_weights" / "000002")\n'
         '        old = args.output_dir / "pytorch_lora_weights.safetensors"\n'
-        '        (args.output_dir / "lora_weights" / "000002").mkdir(parents=True)\n'
-        '        shutil.move(old, args.output_dir / "lora_weights" / "000002")\n'
         '        old.write_bytes(next(args.output_dir.glob("lora_weights/*/*")).read_bytes())\n'
-        "        os.utime(old, (1e9, 1e9))\n"
-        "        import atexit; atexit.register(os.utime, old, (1e9, 1e9))\n",
+        "        import os; os.utime(old, (1e9, 1e9))\n",
         "GM710", "output",
     ),
     # adapter-key-mapping-not-applied: modules are renamed for inference, the adapter's names are not

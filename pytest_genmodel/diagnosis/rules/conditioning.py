@@ -8,8 +8,8 @@ RULES = (
     Rule(
         "GM901",
         "denoiser is given another condition",
-        "For one probe the candidate's denoiser is given other text, image or other conditions in its first step than "
-        "the reference's.",
+        "For one probe the candidate's denoiser is given another text, image or other condition in its first step "
+        "than the reference's.",
         "Look at the component that is named: its weights, its configuration, and what it is given.",
     ),
     Rule(
@@ -59,8 +59,8 @@ RULES = (
     Rule(
         "GM909",
         "denoiser's inputs part on the way",
-        "Both denoisers are given the same in the first step, answer alike, and are given something else in the last: "
-        "what the scheduler or the guidance makes of the prediction differs.",
+        "Both denoisers are given the same in the first step, answer alike, and are given something else in the "
+        "last: what the scheduler or the guidance makes of the prediction differs.",
         "Compare the scheduler's class and configuration, and how guidance is applied.",
     ),
 )

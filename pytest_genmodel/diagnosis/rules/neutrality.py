@@ -8,7 +8,8 @@ RULES = (
     Rule(
         "GM610",
         "neutral transformation changes the sample",
-        "Something that must not matter (a copy, `from_pipe`, fused projections, offloading) changes the video by more "
+        "Something that must not matter (a copy, `from_pipe`, fused projections, offloading) changes "
+        "the video by more "
         "than rounding: the pipeline in production is not the one that was judged.",
         "Sample with and without it, step by step; the message names the first step that differs.",
         seen_in=("https://github.com/huggingface/diffusers/issues/11041",),
@@ -33,7 +34,8 @@ RULES = (
     Rule(
         "GM613",
         "tiles do not join",
-        "Two tiles of the autoencoder meet in a step, or a clip within one tile is cut: seams are seen in every video.",
+        "Two tiles of the autoencoder meet in a step, or a clip within one tile is cut: seams are "
+        "seen in every video.",
         "A blend goes from the first tile's value to the second's over the overlap, and leaves the rest alone.",
     ),
     Rule(
@@ -45,7 +47,8 @@ RULES = (
     Rule(
         "GM615",
         "bfloat16 is off by more than its rounding",
-        "Computed in bfloat16 the sample is farther from float32 with the same rounded weights than rounding explains.",
+        "Computed in bfloat16 the sample is farther from float32 with the same rounded weights than "
+        "rounding explains.",
         "Keep time steps, rotary tables, norms and the scheduler in float32; cast at the end.",
         seen_in=("https://github.com/huggingface/diffusers/issues/9405",),
     ),
@@ -58,13 +61,15 @@ RULES = (
     Rule(
         "GM617",
         "undone transformation leaves something behind",
-        "Switched on and off again, something of the pipeline is not what it was: a hook, a processor, a flag, a value.",
+        "Switched on and off again, something of the pipeline is not what it was: a hook, a "
+        "processor, a flag, a value.",
         "Look at what the undoing call puts back; make a new pipeline where it does not.",
     ),
     Rule(
         "GM618",
         "gradient checkpointing changes the prediction",
-        "With gradient checkpointing the denoiser predicts something else, or its gradients are others: what is trained "
+        "With gradient checkpointing the denoiser predicts something else, or its gradients are "
+        "others: what is trained "
         "is not what is used.",
         "Compare the arguments that the checkpointed call hands to the block with those of the plain call.",
     ),

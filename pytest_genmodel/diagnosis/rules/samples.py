@@ -36,4 +36,31 @@ RULES = (
         "Every pixel of the sampled video has one value: black, white or grey frames.",
         "Look at NaN hidden by a cast to integers, and at the VAE's scaling factor.",
     ),
+    Rule(
+        "GM506",
+        "what was sampled before matters",
+        "After another sample the same seed gives another video: the pipeline remembers a call.",
+        "Look for state in the scheduler, in attention processors and in caches keyed by shape; set "
+        "it anew in each call.",
+    ),
+    Rule(
+        "GM507",
+        "fresh process gives another sample",
+        "The same checkpoint and seed give another video in a new process of the same environment: it cannot be "
+        "reproduced by anybody else.",
+        "Look for iteration over sets (PYTHONHASHSEED), global settings, and caches that an earlier call has filled.",
+    ),
+    Rule(
+        "GM508",
+        "thread count changes the sample beyond rounding",
+        "Another number of threads changes more than the order of additions does: a kernel races, or the model is "
+        "so badly conditioned that every machine shows another video.",
+        "Sample with one thread and with several; compare layer by layer.",
+    ),
+    Rule(
+        "GM509",
+        "rest of the batch changes the sample",
+        "A prompt sampled beside another gives another video than alone.",
+        "Give each row a generator of its own; look for masks and normalisations that span the batch.",
+    ),
 )

@@ -153,8 +153,8 @@ RULES = (
     Rule(
         "GM726",
         "running average is the raw weights",
-        "The average (EMA) equals the trained weights bit for bit: it was never on, its decay is 0, or one was saved "
-        "in the place of the other.",
+        "The average (EMA) is the trained weights, but for rounding: it was never on, its decay is 0, or one was "
+        "saved in the place of the other.",
         "Look at its decay and the step it begins at, and at what is given to the save call after store and copy_to.",
     ),
     Rule(
@@ -169,8 +169,8 @@ RULES = (
     Rule(
         "GM728",
         "running average lacks a part of the model",
-        "A tensor of the model is no part of the average (EMA), and was made anew when it was saved. Buffers, such as "
-        "the learned positions of CogVideoX, are no parameters: diffusers' EMAModel.save_pretrained drops them.",
+        "A tensor of the model is no part of the average (EMA), and was made anew when it was saved. Buffers, such "
+        "as the learned positions of CogVideoX, are no parameters: diffusers' EMAModel.save_pretrained drops them.",
         "Copy the average into the trained model, and save that.",
     ),
 )

@@ -10,10 +10,11 @@ RULES = (
     Rule(
         "GM730",
         "image condition of training is another than at inference",
-        "For the same picture the denoiser is given another image latent in a training step than the pipeline gives "
-        "it: another scale, another range of pixels, another image. The model learns a condition that it never meets.",
+        "For the same picture the denoiser is given another image latent in a training step than the pipeline "
+        "gives it: another scale, another range of pixels, another image. The model learns a condition that it "
+        "never meets.",
         "Encode the image as the pipeline does: pixels in [-1, 1], the VAE's scaling factor as the pipeline uses it.",
-        seen_in=("https://github.com/a-r-r-o-w/finetrainers/issues/101",),
+        seen_in=("https://github.com/huggingface/finetrainers/issues/110",),
     ),
     Rule(
         "GM731",
@@ -25,8 +26,8 @@ RULES = (
     Rule(
         "GM732",
         "no image reaches the denoiser in training",
-        "In every training call that was seen the place of the image holds zeros or noise. The model learns to ignore "
-        "the image.",
+        "In every training call that was seen the place of the image holds zeros or noise. The model learns to "
+        "ignore the image.",
         "Look at how the image is noised (image + noise, not noise alone) and at how often the condition is dropped.",
         seen_in=(_COGVIDEO,),
     ),
@@ -55,7 +56,7 @@ RULES = (
         "The rotary tables (or other positions) of a training step differ from those that the pipeline makes for the "
         "same size, or are not given.",
         "Make the tables with the pipeline's own function, for the size and number of frames that is trained on.",
-        seen_in=("https://github.com/zai-org/CogVideo/pull/538",),
+        seen_in=("https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",),
     ),
     Rule(
         "GM737",

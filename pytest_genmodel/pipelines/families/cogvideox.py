@@ -116,7 +116,7 @@ class CogVideoX(Family):
         if temporal_patch is not None and latents.shape[1] % temporal_patch:
             missing = temporal_patch - latents.shape[1] % temporal_patch
             latents = torch.cat([latents[:, :missing], latents], dim=1)
-            image = torch.cat([image[:, :missing], image], dim=1)
+            image = torch.cat([image, torch.zeros_like(image[:, :missing])], dim=1)
         count = scheduler.config.num_train_timesteps
         timestep = torch.randint(0, count, (1,), generator=generator).to(device)
         noise = randn_tensor(latents.shape, generator=generator, device=device, dtype=latents.dtype)

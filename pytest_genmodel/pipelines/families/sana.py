@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.call import call_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,10 @@ class SanaVideo(Family):
             latents = (latents - mean) / std
         clean = torch.zeros_like(latents[:, :1])
         clean[:, :, 0] = 1.0
-        embeddings, mask, _, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
+        instruction = call_parameters(type(pipeline))["complex_human_instruction"].default
+        embeddings, mask, _, _ = pipeline.encode_prompt(
+            prompt, do_classifier_free_guidance=False, complex_human_instruction=instruction
+        )
         return TrainingClip(latents, {"embeddings": embeddings, "mask": mask}, clean)
 
     def predict(

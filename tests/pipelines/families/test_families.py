@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -125,3 +126,10 @@ def test_without_a_callback_the_scheduler_is_watched_and_left_as_it_was():
 def test_a_sample_of_which_no_step_was_seen_is_none():
     with pytest.raises(NoStepsError, match="no step of it was seen"):
         run_silent(Silent(0))
+
+
+def test_each_family_and_each_tiny_pipeline_is_on_the_page():
+    page = (Path(__file__).parents[3] / "docs" / "families.md").read_text(encoding="utf-8")
+
+    for name in (*tiny.names(), *(known for family in FAMILIES for known in family.pipeline_classes)):
+        assert f"`{name}`" in page, name

@@ -1,0 +1,4 @@
+"""The report as one HTML page that needs nothing else: no network, no second file.
+
+PYTEST_DONT_REWRITE
+"""

@@ -1,0 +1,82 @@
+"""Write the page: a Jinja template that escapes everything, one style, one script, nothing from elsewhere.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.reports.html import plots
+from pytest_genmodel.reports.html.view import flat, view
+from pytest_genmodel.reports.text import printable
+
+HERE = Path(__file__).parent
+MOST_BYTES = 10_000_000
+EXTRA = "pip install 'pytest-genmodel[report]'"
+
+
+def missing() -> str | None:
+    """What keeps the page from being made, in one line; None where nothing does."""
+    return None if find_spec("jinja2") else f"the HTML report needs jinja2: {EXTRA}"
+
+
+def page(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) -> str:
+    """The report as one HTML page of less than `MOST_BYTES`; pictures are left out, and that is said, where it is not.
+
+    Args:
+        document: the report as `schema.json` describes it.
+        footage: for a candidate's label what was sampled of it, as `footage.film` gives it.
+
+    Raises:
+        BadInputError: jinja2 is not installed.
+    """
+    if problem := missing():
+        raise BadInputError(problem)
+    text = _rendered(document, footage)
+    for kept in ("sheets", "nothing"):
+        if len(text.encode("utf-8")) < MOST_BYTES:
+            break
+        text = _rendered(document, {label: _less(each, kept) for label, each in footage.items()})
+    return text
+
+
+def _less(footage: Mapping[str, Any], kept: str) -> dict[str, Any]:
+    pictures = footage["pictures"]
+    if pictures is None or kept == "nothing":
+        return {**footage, "pictures": None, "left_out": "they would make the page larger than 10 MB"}
+    return {**footage, "pictures": {**pictures, "together": None}}
+
+
+def _rendered(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=shown,
+    )
+    environment.filters["flat"] = lambda value: list(flat(value))
+    script = (HERE / "page.js").read_text(encoding="utf-8").strip()
+    return environment.get_template("page.html.j2").render(
+        **view(document, footage),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8").strip()),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        svg=lambda text: Markup(text),  # noqa: S704 - written by matplotlib, which escapes
+        can_plot=plots.available(),
+        extra=EXTRA,
+    )
