@@ -273,7 +273,9 @@ class _Collecting:
             try:
                 write(Path(path))
             except OSError as error:
-                self.problems.append(f"--genmodel-{name}={path}: cannot be written ({error.strerror or error})")
+                self.problems.append(
+                    f"--genmodel-{name}={path}: cannot be written ({error.strerror or error})"
+                )
                 session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:

@@ -19,9 +19,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "faults.md"
 HEAD = """# Faults
 
 Real breakages from public threads, each as a function that makes it on purpose (`pytest_genmodel/faults/`). A test
-injects every one of them and demands that the claim named here fails with this rule, at this place; what is not caught
-is listed as a miss with its reason, and the test fails when that list is not true. `--genmodel-audit` injects them into
-[copies of your own model](audit.md). This page is written by `python -m tools.faults_page`.
+injects every one of them and demands that the claim named here fails with this rule, at this place; what is not
+caught is listed as a miss with its reason, and the test fails when that list is not true. `--genmodel-audit` injects
+them into [copies of your own model](audit.md). This page is written by `python -m tools.faults_page`.
 
 Faults of a training loop are edits of a training script; they are in `tests/training/test_real_trainer.py`.
 """
@@ -45,14 +45,15 @@ def page() -> str:
     ]
     ordered = sorted(caught, key=lambda fault: (LAYERS.index(fault.layer), fault.name))
     for layer, group in groupby(ordered, key=lambda fault: fault.layer):
-        parts.append(f"\n### {layer}\n\n| fault | in | caught by | rule | where | thread |\n|---|---|---|---|---|---|\n")
+        parts.append(
+            f"\n### {layer}\n\n| fault | in | caught by | rule | where | thread |\n|---|---|---|---|---|---|\n"
+        )
         parts += [_row(fault, places[fault.name]) for fault in group]
     parts.append("\n## Missed\n\n| fault | layer | in | why | thread |\n|---|---|---|---|---|\n")
     for fault in faults:
         if fault.name in MISSES:
-            parts.append(
-                f"| {_said(fault)} | {fault.layer} | {_KINDS[fault.kind]} | {MISSES[fault.name]} | {_thread(fault)} |\n"
-            )
+            cells = (_said(fault), fault.layer, _KINDS[fault.kind], MISSES[fault.name], _thread(fault))
+            parts.append(f"| {' | '.join(cells)} |\n")
     parts.append(
         "\n## Not faults\n\nThese differences are the same model: no claim says more than a note about them.\n\n"
         "| difference | how it is looked at |\n|---|---|\n"
@@ -66,9 +67,15 @@ def _row(fault: Fault, place: Place) -> str:
     code = f"[{fault.code}](rules.md#{fault.code.lower()})" if fault.code else ""
     weight = "" if fault.severity == "error" else f" ({fault.severity})"
     where = ": ".join(part for part in (place.component, place.location and f"`{place.location}`") if part)
-    return (
-        f"| {_said(fault)} | {_KINDS[fault.kind]} | `{fault.invariant}` | {code}{weight} | {where} | {_thread(fault)} |\n"
+    cells = (
+        _said(fault),
+        _KINDS[fault.kind],
+        f"`{fault.invariant}`",
+        f"{code}{weight}",
+        where,
+        _thread(fault),
     )
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _said(fault: Fault) -> str:

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING
 from pytest_genmodel.audit.result import ClaimResult, Result
 from pytest_genmodel.audit.subject import fine_tuned, write_adapter
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.diagnosis.rules import failing
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.faults.copy import DoesNotApplyError, clone
 from pytest_genmodel.faults.registry import Fault, all_faults
 from pytest_genmodel.invariants.registry import Level, find
+from pytest_genmodel.invariants.verdict import Outcome, Verdict
 from pytest_genmodel.session import GenmodelSession
 from pytest_genmodel.suite import Claim
 
 if TYPE_CHECKING:
-    from pytest_genmodel.invariants.verdict import Verdict
     from pytest_genmodel.settings import Settings
+
+
+_FRESH_PROCESS = "GM507"
 
 
 class CannotAuditError(GenmodelError):
@@ -65,10 +69,10 @@ class Audit:
 
     def run(self, fault: Fault) -> Result:
         """Inject one fault and judge the gate; never raises for what the fault does."""
-        if self._began is None:
-            self._began = monotonic()
         if self.is_over:
             return self._result(fault, "not_run", f"the time ({self._seconds:.0f} s) was used up")
+        if self._began is None:
+            self._began = monotonic()
         began = monotonic()
         folder = self._genmodel.workdir / "audit" / fault.name
         try:
@@ -140,11 +144,22 @@ class Audit:
                     if control[claim.name].outcome == "skipped" and fault.kind == "environment":
                         continue
                     self._tell(fault.name, number)
-                    result = _claim_result(claim, session.judge(0, claim.invariant, dict(claim.parameters)))
+                    verdict = session.judge(0, claim.invariant, dict(claim.parameters))
+                    if fault.kind == "environment":
+                        verdict = self._as_everywhere(verdict)
+                    result = _claim_result(claim, verdict)
                     is_red = is_red or result.outcome in ("failed", "inconclusive")
                     yield result
         finally:
             _end(session)
+
+    def _as_everywhere(self, verdict: Verdict) -> Verdict:
+        """Leave out what only says that a fresh process is not broken: the library is broken in this one alone."""
+        kept = tuple(finding for finding in verdict.findings if finding.code != _FRESH_PROCESS)
+        fails = failing(self._genmodel.settings.strict)
+        if verdict.outcome is Outcome.FAILED and not any(finding.severity in fails for finding in kept):
+            return replace(verdict, findings=kept, outcome=Outcome.PASSED)
+        return replace(verdict, findings=kept)
 
     @staticmethod
     def _cost(claim: Claim, control: dict[str, ClaimResult]) -> tuple[bool, float]:

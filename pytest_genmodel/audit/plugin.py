@@ -92,6 +92,7 @@ class AuditPlugin:
         self._genmodel = genmodel
         self._results: list[Result] = []
         self._control: list[ClaimResult] = []
+        self._environment: dict[str, Any] = {}
         self._passed_over = 0
         self.audit: Audit
 
@@ -129,15 +130,20 @@ class AuditPlugin:
         """Send what came of a fault with its report."""
         report = yield
         if report.when == "call" and RECORD in item.stash:
-            report.genmodel_audit = item.stash[RECORD]
+            from pytest_genmodel.reports.environment import environment
+
+            report.genmodel_audit = item.stash[RECORD] | {"environment": environment(self._genmodel)}
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take in what came of a fault, from this process or from a worker."""
         record = getattr(report, "genmodel_audit", None)
-        if record is not None and "result" in record:
+        if record is None:
+            return
+        self._environment.update(record["environment"])
+        if "result" in record:
             self._results.append(Result.from_json(record["result"]))
-        elif record is not None:
+        else:
             self._control = [ClaimResult(**claim) for claim in record["control"]]
 
     @property
@@ -151,7 +157,9 @@ class AuditPlugin:
         from pytest_genmodel.plugin import REPORT
 
         if REPORT in self._config.stash and self._results:
-            self._config.stash[REPORT].audit = self.score.to_json()
+            report = self._config.stash[REPORT]
+            report.audit = self.score.to_json()
+            report.environment.update(self._environment)
         least = self._genmodel.settings.audit_min
         is_worker = hasattr(self._config, "workerinput")
         if least is not None and not is_worker and not self._config.option.collectonly:

@@ -59,6 +59,10 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         from pytest_genmodel.cli.inspect import inspect
 
         return inspect(options.checkpoint, terminal, with_digests=options.digest, strict=options.strict)
+    if options.command == "report":
+        from pytest_genmodel.cli.report import report
+
+        return report(options.report, options.output, terminal)
     from pytest_genmodel.cli.diff import diff
 
     if options.most < 0:
@@ -125,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", parents=[common], help="what a rule means and what to do")
     explain.add_argument("code", metavar="CODE", nargs="?", help="as GM203; none lists every rule")
+
+    report = commands.add_parser(
+        "report", parents=[common], help="make the HTML page of a JSON report (--genmodel-json)"
+    )
+    report.add_argument("report", metavar="REPORT.json", help="what --genmodel-json wrote")
+    report.add_argument("-o", "--output", metavar="FILE.html", required=True, help="where the page goes")
     return parser
 
 

@@ -29,8 +29,8 @@ class Drift:
     `values` counts the values of the tensors that moved, `moved` those that are others now; `norm` is the norm of
     the same tensors before, `relative` the distance by the norm (of an adapter: of what it adds, by the norm of the
     weights that it is added to; None where that is not known). `spacing` is the largest relative distance between
-    neighbours in the finer of the dtypes before and after; 0 for what starts at zero. `written_as` names the dtype of the
-    file where it is another than was given.
+    neighbours in the finer of the dtypes before and after; 0 for what starts at zero. `written_as` names the dtype of
+    the file where it is coarser than what was given.
     """
 
     distance: float

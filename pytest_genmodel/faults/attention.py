@@ -107,8 +107,10 @@ def convolution_wrong_for_large_inputs(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM618",
     "neutral_transformations",
+    level="full",
+    place=Place(None, "prediction"),
     layer="trainer-loop",
     entries=("gradient-checkpointing-drops-arguments",),
     seen_in="https://github.com/Stability-AI/generative-models/pull/474",

@@ -53,7 +53,13 @@ def image_latents_are_noise(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library("GM910", "conditions_matter", place=Place("vae", "image"), layer=_IMAGE, seen_in="https://github.com/zai-org/CogVideo/issues/404")
+@broken_library(
+    "GM910",
+    "conditions_matter",
+    place=Place("vae", "image"),
+    layer=_IMAGE,
+    seen_in="https://github.com/zai-org/CogVideo/issues/404",
+)
 @contextmanager
 def image_latents_are_zero(copy: Copy) -> Iterator[None]:
     """The image is black before it is encoded, whatever was given."""

@@ -35,7 +35,6 @@ MISSES: dict[str, str] = {
     "convolution_wrong_for_large_inputs": _KERNEL,
     "noise_lost_in_half_precision": "noise is added in float32 only",
     "table_that_no_file_holds_is_not_filled": "tables that are computed are not compared with a second load",
-    "checkpointing_drops_arguments": _NEUTRAL,
     "offloaded_block_runs_too_early": _NEUTRAL,
     "tiles_do_not_fit": _NEUTRAL,
     "cache_between_chunks_lost": _VAE,

@@ -168,9 +168,9 @@ def _fresh(context: Context, bench: Bench, other: Probe) -> Iterator[Finding]:
         "GM507",
         f"in a fresh process the sample is another one: {found.message}",
         location=found.location,
-        cause="two fresh processes agree: something of this process is part of the sample (a cache, a global setting, "
-        "a patch), or of what was sampled before"
+        cause="two fresh processes agree: something of this process is part of the sample (a cache, a global "
+        "setting, a patch), or of what was sampled before"
         if again is None
-        else "two fresh processes with different hash seeds differ too: the order of a set, or a random state that is "
-        "not the generator's",
+        else "two fresh processes with different hash seeds differ too: the order of a set, or a random state that "
+        "is not the generator's",
     )

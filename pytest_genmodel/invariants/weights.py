@@ -73,7 +73,11 @@ def _exchanged(context: Context, changed: Collection[str]) -> Iterator[Finding]:
     names = [name for name in context.candidate.denoisers if name in theirs]
     for name in names:
         for other in names:
-            if name in changed and other != name and _hold_the_same(ours[name].weights, theirs[other].weights):
+            if (
+                name in changed
+                and other != name
+                and _hold_the_same(ours[name].weights, theirs[other].weights)
+            ):
                 yield Finding(
                     "GM431",
                     f"every weight of the {name} is that of the reference's {other}",

@@ -13,6 +13,7 @@ from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.configuration import same_config
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.cost import LARGEST_QUICK, denoiser_size
 from pytest_genmodel.invariants.coverage import coverage
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.samples import sample_difference
@@ -70,7 +71,9 @@ def _identity(context: Context, trainer: Trainer, steps: int) -> Iterator[Findin
     differences = dict(stored_differences(context, trained))
     context.measure(components={name: _counts(difference) for name, difference in differences.items()})
     changed = {name: one for name, one in differences.items() if one.changed or one.rounded or one.missing}
-    start = started_from(context.candidate, observed) if observed is not None else None
+    start = None
+    if observed is not None and (changed or context.is_full or denoiser_size(context) <= LARGEST_QUICK):
+        start = started_from(context.candidate, observed)  # reads the denoiser once more
     if start is not None:
         context.measure(in_process=start.text)
     if changed and (observed is None or not observed.moved):
@@ -85,9 +88,12 @@ def _identity(context: Context, trainer: Trainer, steps: int) -> Iterator[Findin
     acting = list(_acts_untrained(trained)) if observed is not None and not observed.moved else []
     broken = acting or list(_load_and_sample(context, trained))
     yield from broken
-    if not doubts and not broken and not trained.own:
-        yield from _control(context, trainer, trained)
-    if not is_witnessed(trained) and not doubts:
+    fails = any(finding.severity is Severity.ERROR for finding in (*doubts, *broken))
+    if not fails and not trained.own:
+        control = list(_control(context, trainer))
+        yield from control
+        fails = bool(control)
+    if not is_witnessed(trained) and not fails:
         cannot_witness(context, trained, "; a run at a positive rate does change what is written")
 
 
@@ -131,7 +137,7 @@ def _counts(difference: WeightDifference) -> dict[str, int]:
     }
 
 
-def _control(context: Context, trainer: Trainer, zero: Trained) -> Iterator[Finding]:
+def _control(context: Context, trainer: Trainer) -> Iterator[Finding]:
     """At a positive rate something must change: else the trainer saves what it was given, whatever the rate."""
     control = train_once(context, trainer, lr=CONTROL_RATE, steps=CONTROL_STEPS)
     failed = control.ran is not None and control.ran.status != 0

@@ -54,7 +54,9 @@ class Samples:
     def kept(self, digest: str | None) -> dict[str, Sample]:
         """The samples of the checkpoint with this digest, by the probe's key: those of which nothing was changed."""
         return {
-            key[1]: sample for key, sample in self._store.items() if key[0] == digest and key[2] == "" and key[1] in self.probes
+            key[1]: sample
+            for key, sample in self._store.items()
+            if key[0] == digest and key[2] == "" and key[1] in self.probes
         }
 
 

@@ -87,9 +87,7 @@ class Report:
             "reference": self.reference,
             "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
             "summary": self.summary,
-            "samples": [
-                {**footage, "pictures": None} for _, footage in sorted(self.samples.items())
-            ],
+            "samples": [{**footage, "pictures": None} for _, footage in sorted(self.samples.items())],
             "command": dict(self.command),
             "audit": self.audit,
             "exit_status": self.exit_status,

@@ -16,8 +16,8 @@ from pytest_genmodel.errors import MissingExtraError
 if TYPE_CHECKING:
     from .checkpoints import Variation, variations
     from .injected import faults
-    from .machine import NeutralMachine, shortest_sequence
     from .inputs import probes
+    from .machine import NeutralMachine, shortest_sequence
     from .values import tensors
 
 _HOME = {

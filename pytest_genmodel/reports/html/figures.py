@@ -95,7 +95,10 @@ def _ladder(name: str, trainer: str, rungs: Sequence[Mapping[str, Any]]) -> Figu
         "at the rate zero nothing may move.",
         _drawn("ladder", name, rates, weights, latents),
         ("rate", "a value moves", "weights", "latents", "frames"),
-        [tuple(_text(rung[key]) for key in ("rate", "step", "weights", "latents", "frames")) for rung in rungs],
+        [
+            tuple(_text(rung[key]) for key in ("rate", "step", "weights", "latents", "frames"))
+            for rung in rungs
+        ],
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,7 @@ def missing() -> str | None:
 
 
 def page(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) -> str:
-    """The report as one HTML page of less than `MOST_BYTES`; pictures are left out, and that is said, where it is not.
+    """The report as one HTML page; where it would be larger than `MOST_BYTES`, it says which pictures it leaves out.
 
     Args:
         document: the report as `schema.json` describes it.
@@ -56,7 +57,7 @@ def _less(footage: Mapping[str, Any], kept: str) -> dict[str, Any]:
 
 def _rendered(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def shown(value: Any) -> Any:
         return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -69,14 +70,17 @@ def _rendered(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, An
         lstrip_blocks=True,
         finalize=shown,
     )
+    environment.filters["breakable"] = lambda value: Markup(
+        re.sub(r"([._:/]+)", r"\1<wbr>", str(escape(printable(str(value)))))
+    )
     environment.filters["flat"] = lambda value: list(flat(value))
     script = (HERE / "page.js").read_text(encoding="utf-8").strip()
     return environment.get_template("page.html.j2").render(
         **view(document, footage),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8").strip()),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8").strip()),
+        script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        svg=lambda text: Markup(text),  # noqa: S704 - written by matplotlib, which escapes
+        svg=lambda text: Markup(text),
         can_plot=plots.available(),
         extra=EXTRA,
     )

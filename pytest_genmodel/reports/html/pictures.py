@@ -86,7 +86,9 @@ def _frame(frame: torch.Tensor, width: int, height: int) -> Image:
     if values.shape[0] == 1:
         values = values.expand(3, -1, -1)
     picture = Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
-    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BOX)
+    return (
+        picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BOX)
+    )
 
 
 def _sheet(frames: list[Image]) -> bytes:

@@ -17,7 +17,7 @@ from pytest_genmodel.reports.text import printable
 INK, GRID, FIRST, SECOND = "#010203", "#020304", "#030405", "#040506"
 """Colours that stand for the page's own until the SVG is written: dark and light are the page's to choose."""
 COLOURS = {INK: "var(--ink)", GRID: "var(--line)", FIRST: "var(--first)", SECOND: "var(--second)"}
-WIDTH, HEIGHT = 5.4, 2.6
+WIDTH, HEIGHT = 4.7, 2.5
 """Inches; a phone shows it at two thirds."""
 EQUAL = 100.0
 """dB at which frames that are equal are drawn."""
@@ -42,7 +42,7 @@ def lines(
         axes.set_ylabel(y_label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if log:
-            axes.set_yscale("log")
+            _logarithmic(axes, "y")
         elif max(b for _, b in points) - min(b for _, b in points) < 1e-9:
             axes.set_ylim(points[0][1] * 0.9, points[0][1] * 1.1 or 1)
 
@@ -54,7 +54,12 @@ def ladder(
 ) -> str | None:
     """Drift over the learning rate, both logarithmic: in proportion is a straight line."""
     curves = [
-        (label, colour, marker, [(x, y) for x, y in zip(rates, ys, strict=True) if x > 0 and 0 < y < math.inf])
+        (
+            label,
+            colour,
+            marker,
+            [(x, y) for x, y in zip(rates, ys, strict=True) if x > 0 and 0 < y < math.inf],
+        )
         for label, colour, marker, ys in (
             ("weights", FIRST, "o", weights),
             ("sample (latents)", SECOND, "s", sample),
@@ -66,11 +71,9 @@ def ladder(
     def draw(axes: Any) -> None:
         for label, colour, marker, points in curves:
             if points:
-                axes.plot(
-                    *zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label
-                )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=label)
+        _logarithmic(axes, "x")
+        _logarithmic(axes, "y")
         axes.set_xlabel("learning rate")
         axes.set_ylabel("relative drift")
         axes.legend(frameon=False, labelcolor=INK)
@@ -80,19 +83,35 @@ def ladder(
 
 def bars(name: str, labels: Sequence[str], values: Sequence[float], x_label: str) -> str | None:
     """A bar for each layer, the first on top, on a logarithmic scale."""
-    shown = [(printable(label), value) for label, value in zip(labels, values, strict=True) if 0 < value < math.inf]
+    shown = [
+        (printable(label), value) for label, value in zip(labels, values, strict=True) if 0 < value < math.inf
+    ]
     if not shown:
         return None
 
     def draw(axes: Any) -> None:
         least = min(value for _, value in shown) / 3
-        axes.barh(range(len(shown)), [value - least for _, value in shown], left=least, color=FIRST, height=0.7)
-        axes.set_xscale("log")
-        axes.set_yticks(range(len(shown)), [label if len(label) <= 34 else f"..{label[-32:]}" for label, _ in shown])
+        axes.barh(
+            range(len(shown)), [value - least for _, value in shown], left=least, color=FIRST, height=0.7
+        )
+        _logarithmic(axes, "x")
+        axes.set_yticks(
+            range(len(shown)), [label if len(label) <= 34 else f"..{label[-32:]}" for label, _ in shown]
+        )
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlabel(x_label)
 
     return _svg(name, draw, 0.8 + 0.2 * len(shown))
+
+
+def _logarithmic(axes: Any, which: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _svg(name: str, draw: Callable[[Any], None], height: float = HEIGHT) -> str:
@@ -100,12 +119,12 @@ def _svg(name: str, draw: Callable[[Any], None], height: float = HEIGHT) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",  # text stays text: it can be read out, searched and coloured
         "svg.hashsalt": name,  # ids of two plots on a page must differ, and be the same in each run
         "text.parse_math": False,  # names come from files that anyone may have written
         "font.family": "sans-serif",
-        "font.size": 9,
+        "font.size": 9.5,
         "text.color": INK,
         "axes.edgecolor": GRID,
         "axes.labelcolor": INK,
@@ -123,7 +142,9 @@ def _svg(name: str, draw: Callable[[Any], None], height: float = HEIGHT) -> str:
         axes = figure.add_subplot(facecolor="none")
         draw(axes)
         stream = StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     return _inline(stream.getvalue())
 
 
@@ -131,7 +152,9 @@ def _inline(text: str) -> str:
     """The element alone, hidden from readers that cannot see it: a table beside it says the same."""
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"<g id=\"[^\"]*\"", "<g", text)  # nothing refers to groups, and two plots would share their ids
+    text = re.sub(
+        r"<g id=\"[^\"]*\"", "<g", text
+    )  # nothing refers to groups, and two plots would share their ids
     for stand_in, colour in COLOURS.items():
         text = text.replace(stand_in, colour)
     return text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1).strip()

@@ -22,10 +22,10 @@ SEVERITIES = ("error", "warning", "note")
 _SECTIONS = ("checkpoint", "adapters", "round_trip", "sampling", "liveness", "training")
 """What is at rest explains what is sampled, and that what is trained."""
 _STATES = {
-    "failed": "does not hold",
+    "failed": "fails",
     "inconclusive": "could not be judged",
     "nothing": "nothing was judged",
-    "passed": "holds",
+    "passed": "passes",
 }
 
 
@@ -43,7 +43,9 @@ def view(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) 
     ]
     codes = sorted({fault["code"] for candidate in candidates for fault in candidate["faults"]})
     components = sorted({fault["component"] or "" for each in candidates for fault in each["faults"]})
-    state = next(state for state in _STATES if state in {each["state"] for each in candidates} or state == "passed")
+    state = next(
+        state for state in _STATES if state in {each["state"] for each in candidates} or state == "passed"
+    )
     return {
         "document": document,
         "candidates": candidates,
@@ -54,6 +56,7 @@ def view(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) 
         "state": state,
         "said": _STATES[state],
         "seconds": sum(float(verdict["seconds"]) for verdict in document["verdicts"]),
+        "verdicts": len(document["verdicts"]),
         "command_line": document.get("command", {}).get("line"),
     }
 
@@ -82,7 +85,11 @@ def _shown(item: Any) -> str:
         text = "\n".join(item)
     else:
         text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]} ... ({len(text) - MOST_TEXT} characters more)"
+    return (
+        text
+        if len(text) <= MOST_TEXT
+        else f"{text[:MOST_TEXT]} ... ({len(text) - MOST_TEXT} characters more)"
+    )
 
 
 def _candidate(
@@ -186,7 +193,12 @@ def _rule(code: str, candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "action": rule.action,
             "links": links,
         }
-    title = next(
-        fault["title"] for each in candidates for fault in each["faults"] if fault["code"] == code
-    )
-    return {"code": code, "anchor": anchor(code), "title": title, "meaning": None, "action": None, "links": []}
+    title = next(fault["title"] for each in candidates for fault in each["faults"] if fault["code"] == code)
+    return {
+        "code": code,
+        "anchor": anchor(code),
+        "title": title,
+        "meaning": None,
+        "action": None,
+        "links": [],
+    }
