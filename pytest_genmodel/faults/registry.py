@@ -195,7 +195,8 @@ def broken_library(
 
 
 def all_faults() -> Mapping[str, Fault]:
-    """Every fault by name, in the order of the modules."""
-    for module in _MODULES:
-        importlib.import_module(f"pytest_genmodel.faults.{module}")
-    return dict(_FAULTS)
+    """Every fault by name, in the order of the modules, whichever of them was imported first."""
+    names = [f"pytest_genmodel.faults.{module}" for module in _MODULES]
+    for name in names:
+        importlib.import_module(name)
+    return dict(sorted(_FAULTS.items(), key=lambda item: names.index(item[1].function.__module__)))

@@ -30,8 +30,8 @@ class Policy:
 
     `timeout` is the number of seconds that a training command may take, `echo` is given the lines that it prints,
     `resume_args` are its arguments when a run goes on from an earlier one. `zero_rate` is the rate that stands for
-    zero, `train_result` says which of the sets of weights that a trainer leaves is meant, `keep` that work files stay,
-    `calibrate` the file that measured floors are kept in.
+    zero, `train_result` says which of the sets of weights that a trainer leaves is meant, `keep` that work files
+    stay, `calibrate` the file that measured floors are kept in.
     """
 
     expect: str | None = None

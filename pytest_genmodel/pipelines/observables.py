@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import inf
-from typing import TYPE_CHECKING
+from math import inf, log10
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +70,6 @@ def spread(several: list[Observables]) -> Observables:
 def psnr(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of two images or videos in [0, 1]; inf where they are equal."""
     error = float((ours.double() - theirs.double()).square().mean())
-    from math import log10
-
     return inf if error == 0 else -10 * log10(error)
 
 
@@ -80,7 +78,7 @@ def ssim(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     side = min(11, ours.shape[-1], ours.shape[-2])
-    values = structural_similarity_index_measure(
+    values: Any = structural_similarity_index_measure(
         ours, theirs, data_range=1.0, reduction="none", kernel_size=side - 1 + side % 2
     )
     return [float(value) for value in values.reshape(-1)]

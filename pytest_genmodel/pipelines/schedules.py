@@ -96,11 +96,12 @@ def _spaced(config: Mapping[str, Any], steps: int) -> Array:
 
     count, spacing = config["num_train_timesteps"], config["timestep_spacing"]
     if spacing == "linspace":
-        return np.round(np.linspace(0, count - 1, steps))[::-1]
+        spread: Array = np.rint(np.linspace(0, count - 1, steps, dtype=np.float64))[::-1]
+        return spread
     if spacing == "leading":
-        leading: Array = np.arange(steps)[::-1] * float(count // steps) + config["steps_offset"]
+        leading: Array = np.arange(steps, dtype=np.float64)[::-1] * (count // steps) + config["steps_offset"]
         return leading
-    trailing: Array = np.round(np.arange(count, 0, -count / steps)) - 1
+    trailing: Array = np.rint(np.arange(count, 0, -count / steps, dtype=np.float64)) - 1
     return trailing
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from pytest_genmodel.transformations.known import KNOWN
-from pytest_genmodel.transformations.sequences import BrokenModelError, NeutralModel
+from pytest_genmodel.transformations.sequences import BrokenModelError, NeutralModel, shortened
 
 
 class NeutralMachine(RuleBasedStateMachine):
@@ -156,11 +156,13 @@ def shortest_sequence(
         database=None,
         derandomize=seed is None,
         print_blob=False,
+        report_multiple_bugs=False,
+        phases=[hypothesis.Phase.generate],  # we shorten it ourselves: a step costs a sample
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     seeded = hypothesis.seed(seed)(machine) if seed is not None else machine
     try:
         run_state_machine_as_test(seeded, settings=wanted)
     except BrokenModelError as error:
-        return str(error)
+        return str(shortened(error))
     return None

@@ -86,7 +86,9 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("denoiser_call"),
         Claim("seeded_sampling"),
         Claim("sound_video"),
+        Claim("reproducible"),
     ),
+    "neutrality": (Claim("neutral_transformations"),),
     "liveness": (Claim("conditions_matter"), Claim("tensors_matter")),
     "training": (
         Claim("zero_lr_identity", {"trainer": "full"}, "full"),

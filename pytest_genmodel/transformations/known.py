@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-Step = tuple[str, dict[str, object]]
+Step = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ from pytest_genmodel.tensors import digest
 from pytest_genmodel.transformations.adapters import ALPHA, RANK, random_up, typical_weight
 from pytest_genmodel.transformations.bench import looks
 from pytest_genmodel.transformations.controls import distances
+from pytest_genmodel.transformations.known import Step
 from pytest_genmodel.transformations.neutral_kernels import FUSED
 
 if TYPE_CHECKING:
@@ -34,7 +36,16 @@ MERGED_ROUNDING = 1e-6
 
 
 class BrokenModelError(GenmodelError, AssertionError):
-    """A sequence of neutral steps broke the model; the message ends with the sequence as a test."""
+    """A sequence of neutral steps broke the model: `what` happened after the last of `steps`.
+
+    The message ends with the sequence as a test.
+    """
+
+    def __init__(self, what: str, spec: str, steps: Sequence[Step]) -> None:
+        super().__init__(f"{what}\n\n{as_test(spec, steps)}")
+        self.what = what
+        self.spec = spec
+        self.steps = tuple(steps)
 
 
 @cache
@@ -66,7 +77,7 @@ class NeutralModel:
 
     def __init__(self, spec: str = "tiny:cogvideox-i2v", *, check: bool = True) -> None:
         self.spec = spec
-        self.steps: list[str] = []
+        self.steps: list[Step] = []
         self.adapter: str | None = None
         self.weight, self.enabled = 1.0, True
         self.fused: float | None = None
@@ -99,7 +110,7 @@ class NeutralModel:
 
     def add_adapter(self, kind: Literal["new", "random"] = "new") -> None:
         """Put on a LoRA: a new one (B = 0), or one with random values."""
-        self._do(f"add_adapter({kind!r})", lambda: self._add(kind))
+        self._do("add_adapter", lambda: self._add(kind), kind=kind)
 
     def set_weight(self, weight: float) -> None:
         """`set_adapters`: let the adapter act at so many times its strength."""
@@ -108,7 +119,7 @@ class NeutralModel:
             self.live.set_adapters([NAME], [weight])
             self.weight = weight
 
-        self._do(f"set_weight({weight!r})", change)
+        self._do("set_weight", change, weight=weight)
 
     def disable(self) -> None:
         """`disable_lora`."""
@@ -117,7 +128,7 @@ class NeutralModel:
             self.live.disable_lora()
             self.enabled = False
 
-        self._do("disable()", change)
+        self._do("disable", change)
 
     def enable(self) -> None:
         """`enable_lora`."""
@@ -126,7 +137,7 @@ class NeutralModel:
             self.live.enable_lora()
             self.enabled = True
 
-        self._do("enable()", change)
+        self._do("enable", change)
 
     def fuse(self) -> None:
         """`fuse_lora`: the adapter goes into the weights; one that is switched off stays without effect."""
@@ -135,7 +146,7 @@ class NeutralModel:
             self.fused = self.weight
             self.live.fuse_lora(components=[self._family.denoiser])
 
-        self._do("fuse()", change)
+        self._do("fuse", change)
 
     def unfuse(self) -> None:
         """`unfuse_lora`: it comes out again."""
@@ -144,7 +155,7 @@ class NeutralModel:
             self.live.unfuse_lora(components=[self._family.denoiser])
             self.fused, self._unmerged = None, True
 
-        self._do("unfuse()", change)
+        self._do("unfuse", change)
 
     def unload(self) -> None:
         """`unload_lora_weights`: the model without an adapter."""
@@ -154,7 +165,7 @@ class NeutralModel:
             self.adapter, self.weight, self.enabled, self.fused = None, 1.0, True, None
             self.unloaded = True
 
-        self._do("unload()", change)
+        self._do("unload", change)
 
     def save_and_reload(self) -> None:
         """`save_pretrained`, then `from_pretrained` of what was written, in float32.
@@ -171,7 +182,7 @@ class NeutralModel:
                 self.live = type(self.live).from_pretrained(folder, local_files_only=True, **dtype)
                 self._align()
 
-        self._do("save_and_reload()", change)
+        self._do("save_and_reload", change)
 
     def deepcopy(self) -> None:
         """Go on with `copy.deepcopy` of the pipeline."""
@@ -179,7 +190,7 @@ class NeutralModel:
         def change() -> None:
             self.live = copy.deepcopy(self.live)
 
-        self._do("deepcopy()", change)
+        self._do("deepcopy", change)
 
     def from_pipe(self) -> None:
         """Go on with `from_pipe` into its own class."""
@@ -188,7 +199,7 @@ class NeutralModel:
         def change() -> None:
             self.live = type(self.live).from_pipe(self.live, **{dtype_keyword("diffusers"): torch.float32})
 
-        self._do("from_pipe()", change)
+        self._do("from_pipe", change)
 
     def float64_and_back(self) -> None:
         """`to(float64)`, then `to(float32)`."""
@@ -198,7 +209,7 @@ class NeutralModel:
             self.live.to(torch.float64)
             self.live.to(torch.float32)
 
-        self._do("float64_and_back()", change)
+        self._do("float64_and_back", change)
 
     def slice(self) -> None:
         """The autoencoder in slices, and at once again."""
@@ -208,7 +219,7 @@ class NeutralModel:
             self.look()
             self.live.vae.disable_slicing()
 
-        self._do("slice()", change)
+        self._do("slice", change)
 
     def tile(self) -> None:
         """The autoencoder's tiling on and off again."""
@@ -217,7 +228,7 @@ class NeutralModel:
             self.live.vae.enable_tiling()
             self.live.vae.disable_tiling()
 
-        self._do("tile()", change)
+        self._do("tile", change)
 
     def fuse_qkv(self) -> None:
         """Query, key and value joined, and taken apart again."""
@@ -227,7 +238,7 @@ class NeutralModel:
             self.look()
             self.denoiser.unfuse_qkv_projections()
 
-        self._do("fuse_qkv()", change)
+        self._do("fuse_qkv", change)
 
     def sample(self) -> None:
         """A sample of something else."""
@@ -236,14 +247,14 @@ class NeutralModel:
             other = self._probe.but(prompt="a blue circle", seed=7, steps=3)
             run_pipeline(self.live, self._family, self._checkpoint, other, "cpu", lambda *_: None)
 
-        self._do("sample()", change)
+        self._do("sample", change)
 
     def train_at_zero(self) -> None:
         """One AdamW step at learning rate 0 on whatever can be trained; nothing, where the adapter is off."""
-        self._do("train_at_zero()", self._train)
+        self._do("train_at_zero", self._train)
 
-    def _do(self, step: str, change: Callable[[], None]) -> None:
-        self.steps.append(step)
+    def _do(self, step: str, change: Callable[[], None], **arguments: object) -> None:
+        self.steps.append((step, arguments))
         with quiet():
             try:
                 change()
@@ -344,21 +355,72 @@ class NeutralModel:
                 align(model)
 
     def _broken(self, what: str) -> BrokenModelError:
-        return BrokenModelError(f"{what}\n\n{as_test(self.spec, self.steps)}")
+        return BrokenModelError(what, self.spec, self.steps)
 
 
 def _digest(tensor: torch.Tensor) -> str:
     return "meta" if tensor.is_meta else digest(tensor)
 
 
-def as_test(spec: str, steps: list[str]) -> str:
+def as_test(spec: str, steps: Sequence[Step]) -> str:
     """A sequence of steps as a test that can be pasted into a file."""
+    calls = (
+        f"    model.{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+        for name, arguments in steps
+    )
     lines = [
         "from pytest_genmodel.transformations.sequences import NeutralModel",
         "",
         "",
         "def test_neutral_sequence():",
         f"    model = NeutralModel({spec!r})",
-        *(f"    model.{step}" for step in steps),
+        *calls,
     ]
     return "\n".join(lines)
+
+
+def shortened(error: BrokenModelError) -> BrokenModelError:
+    """Leave out every step that is not needed: of what remains, none can be missed, nor any two.
+
+    Each shorter sequence is tried on a new model; those that make no sense (fusing what is not there) are not.
+    """
+    best = error
+    while (found := _shorter(best)) is not None:
+        best = found
+    return best
+
+
+def _shorter(error: BrokenModelError) -> BrokenModelError | None:
+    """Leave out one of the steps, or two (fusing and unfusing); None where the model survives each such sequence."""
+    count = len(error.steps) - 1  # the last step is the one that broke it
+    for left_out in (*combinations(range(count), 1), *combinations(range(count), 2)):
+        steps = [step for place, step in enumerate(error.steps) if place not in left_out]
+        if makes_sense(steps) and (found := broken_by(error.spec, steps)) is not None:
+            return found
+    return None
+
+
+def broken_by(spec: str, steps: Sequence[Step]) -> BrokenModelError | None:
+    """Do the steps on a new model, and give what breaks it; None where it survives."""
+    model = NeutralModel(spec)
+    try:
+        for name, arguments in steps:
+            getattr(model, name)(**arguments)
+    except BrokenModelError as error:
+        return error
+    return None
+
+
+def makes_sense(steps: Sequence[Step]) -> bool:
+    """Whether each step has what it works on: an adapter that is there, or is not, or is fused."""
+    worn = fused = False
+    for name, _ in steps:
+        if name == "add_adapter" and worn:
+            return False
+        if name in ("set_weight", "disable", "enable", "fuse", "unload") and not worn:
+            return False
+        if (name == "fuse" and fused) or (name == "unfuse" and not fused):
+            return False
+        worn = (worn or name == "add_adapter") and name != "unload"
+        fused = (fused or name == "fuse") and name not in ("unfuse", "unload")
+    return True

@@ -95,6 +95,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "sample-cmd": SAMPLE,
         "cache": ".",
         "json": "out.json",
+        "report": "out.html",
         "strict": "true",
         "no-suite": "true",
     }
@@ -110,7 +111,11 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
 
     here = pytester.path
     assert read(by_ini) == replace(
-        read(by_option), image=str(here / "cat.png"), cache=str(here), json=str(here / "out.json")
+        read(by_option),
+        image=str(here / "cat.png"),
+        cache=str(here),
+        json=str(here / "out.json"),
+        report=str(here / "out.html"),
     )
     assert read(by_option) == Settings(
         candidates=("tiny:a",),
@@ -135,6 +140,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         sample_command=SAMPLE,
         cache=".",
         json="out.json",
+        report="out.html",
         strict=True,
         suite=False,
     )

@@ -14,6 +14,8 @@ IDS = [
     "genmodel::sampling::denoiser_call",
     "genmodel::sampling::seeded_sampling",
     "genmodel::sampling::sound_video",
+    "genmodel::sampling::reproducible",
+    "genmodel::neutrality::neutral_transformations",
     "genmodel::liveness::conditions_matter",
     "genmodel::liveness::tensors_matter",
     "genmodel::training::zero_lr_identity[full]",

@@ -49,7 +49,8 @@ def verdict(invariant: str, outcome: str = "passed", label: str = "run-17", **ch
 def ladder() -> list[dict[str, Any]]:
     rates = (0.0, 1e-9, 1e-7, 1e-5)
     return [
-        {"rate": rate, "step": rate, "weights": rate * 5, "latents": rate * 200, "frames": "inf"} for rate in rates
+        {"rate": rate, "step": rate, "weights": rate * 5, "latents": rate * 200, "frames": "inf"}
+        for rate in rates
     ]
 
 
@@ -66,7 +67,9 @@ def document(*labels: str, name: str = "transformer_blocks.0.attn1.to_q.weight")
                 section="sampling",
                 findings=[finding("GM920", "error", component=None, location="frame 5")],
             ),
-            verdict("coverage", "failed", label, findings=[finding(location=name, message=f"{name} is random")]),
+            verdict(
+                "coverage", "failed", label, findings=[finding(location=name, message=f"{name} is random")]
+            ),
             verdict(
                 "same_weights",
                 "failed",
@@ -82,9 +85,16 @@ def document(*labels: str, name: str = "transformer_blocks.0.attn1.to_q.weight")
                 ],
             ),
             verdict("same_config", label=label),
-            verdict("seeded_sampling", "inconclusive", label, section="sampling", reason=f"no memory for {name}"),
+            verdict(
+                "seeded_sampling", "inconclusive", label, section="sampling", reason=f"no memory for {name}"
+            ),
             verdict("adapter_identity", "skipped", label, section="adapters", reason="peft is not installed"),
-            verdict("lr_ladder", label=label, section="training", measurements={"trainer": "full", "ladder": ladder()}),
+            verdict(
+                "lr_ladder",
+                label=label,
+                section="training",
+                measurements={"trainer": "full", "ladder": ladder()},
+            ),
         )
     ]
     return {
@@ -114,7 +124,9 @@ def sample(frames: int = 9, height: int = 16, width: int = 24, seed: int = 0) ->
     """Each frame of one grey of its own, so that a frame can be told by its pixels; `seed` lightens all."""
     grey = torch.linspace(0, 0.75, frames).view(-1, 1, 1, 1) + 0.125 * seed
     random = torch.Generator().manual_seed(seed)
-    return Sample(torch.randn(4, 1, 2, 4, 2, 2, generator=random), grey.expand(frames, 3, height, width).clone())
+    return Sample(
+        torch.randn(4, 1, 2, 4, 2, 2, generator=random), grey.expand(frames, 3, height, width).clone()
+    )
 
 
 def footage(prompt: str = "a red square") -> dict[str, Any]:

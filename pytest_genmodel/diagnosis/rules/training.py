@@ -89,15 +89,18 @@ RULES = (
     Rule(
         "GM714",
         "nothing says which result is meant",
-        "The trainer left several sets of weights and no single final one: checkpoints of several steps, raw weights and "
-        "their average, a LoRA beside a whole model. Whoever takes one by accident judges, or ships, the wrong model.",
-        "Say which with --genmodel-train-result: checkpoint-{steps}, @latest, @ema, or a path below the output folder.",
+        "The trainer left several sets of weights and no single final one: checkpoints of several steps, raw weights "
+        "and their average, a LoRA beside a whole model. Whoever takes one by accident judges, or ships, the wrong "
+        "model.",
+        "Say which with --genmodel-train-result: checkpoint-{steps}, @latest, @ema, or a path below the output "
+        "folder.",
     ),
     Rule(
         "GM715",
         "trainer changed the original model",
         "The trainer is given a copy, and files of the model that it was copied from are others now: it went around "
-        "its copy, by an absolute path in a configuration, a link, or the hub's cache. The original must be restored.",
+        "its copy, by an absolute path in a configuration, a link, or the hub's cache. The original must be "
+        "restored.",
         "Restore the model, then look for a path that the trainer does not take from its arguments.",
     ),
     Rule(
@@ -105,8 +108,8 @@ RULES = (
         "training started from other weights",
         "What the optimizer was given before its first step is not what lies in the model that training starts from: "
         "the trainer's own load lost it, rounded it, or filled it with new values.",
-        "Compare the loaded model with its files before training: from_config in place of from_pretrained, torch_dtype, "
-        "strict=False, a copy that is trained instead.",
+        "Compare the loaded model with its files before training: from_config in place of from_pretrained, "
+        "torch_dtype, strict=False, a copy that is trained instead.",
     ),
     Rule(
         "GM720",

@@ -40,22 +40,27 @@ def page(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) 
     """
     if problem := missing():
         raise BadInputError(problem)
-    text = _rendered(document, footage)
+    content = view(document, footage)
+    text = _rendered(content)
     for kept in ("sheets", "nothing"):
         if len(text.encode("utf-8")) < MOST_BYTES:
             break
-        text = _rendered(document, {label: _less(each, kept) for label, each in footage.items()})
+        for candidate in content["candidates"]:
+            candidate["footage"] = _less(candidate["footage"], kept)
+        text = _rendered(content)
     return text
 
 
-def _less(footage: Mapping[str, Any], kept: str) -> dict[str, Any]:
+def _less(footage: Mapping[str, Any] | None, kept: str) -> Mapping[str, Any] | None:
+    if footage is None or footage["pictures"] is None:
+        return footage
     pictures = footage["pictures"]
-    if pictures is None or kept == "nothing":
+    if kept == "nothing":
         return {**footage, "pictures": None, "left_out": "they would make the page larger than 10 MB"}
     return {**footage, "pictures": {**pictures, "together": None}}
 
 
-def _rendered(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) -> str:
+def _rendered(content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 
@@ -76,7 +81,7 @@ def _rendered(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, An
     environment.filters["flat"] = lambda value: list(flat(value))
     script = (HERE / "page.js").read_text(encoding="utf-8").strip()
     return environment.get_template("page.html.j2").render(
-        **view(document, footage),
+        **content,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8").strip()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
