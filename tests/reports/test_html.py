@@ -286,3 +286,33 @@ def test_frames_that_are_no_numbers_are_black():
     assert made is not None
     assert opened(made["sheets"]["candidate"]).getpixel((0, 0)) == (0, 0, 0)
     assert opened(made["sheets"]["difference"]).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_curves_are_drawn_of_whatever_was_measured():
+    odd = (0.0, -3.0, 5e-324, 1e-30, 1.0, 1e300, float("inf"))
+    for value in odd:
+        for log in (False, True):
+            plots.lines("x", [0], [value], "frame", "dB", log=log)
+    assert plots.lines("x", range(len(odd)), odd, "frame", "dB", log=True)
+    assert plots.bars("x", [f"layer.{n}" for n in range(len(odd))], odd, "drift")
+    assert plots.ladder("x", (0.0, 1e-46, 1e-9), (0.0, 5e-324, 1.0), (float("inf"), 0.0, 1e300))
+    assert plots.lines("x", [], [], "frame", "dB") is None
+    assert plots.bars("x", ["a"], [float("inf")], "drift") is None
+    assert plots.ladder("x", (0.0,), (0.0,), (0.0,)) is None
+
+
+def test_best_footage_of_all_workers_is_kept():
+    from pytest_genmodel.reports.report import Report
+
+    report = Report(candidates=[{"label": "run-17"}], reference=None)
+    alone, short, long = (
+        {"candidate": "run-17", "psnr": psnr, "frames": frames, "pictures": {"sheets": {}}}
+        for psnr, frames in ((None, 49), ([30.0], 1), ([30.0] * 9, 9))
+    )
+    for footage in (alone, short, long, alone, short):
+        report.add(
+            {"verdicts": [], "environment": {}, "candidates": [{}], "reference": None, "samples": [footage]}
+        )
+
+    assert report.samples == {"run-17": long}
+    assert report.to_json()["samples"] == [{**long, "pictures": None}]

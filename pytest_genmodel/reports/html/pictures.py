@@ -24,6 +24,7 @@ MOST_GAIN = 64.0
 MILLISECONDS = 125
 """How long the animated picture shows a frame."""
 GAP = 2
+EMPTY = (128, 128, 128)
 
 
 def pictures(ours: torch.Tensor, theirs: torch.Tensor | None, budget: int) -> dict[str, Any] | None:
@@ -96,7 +97,7 @@ def _sheet(frames: list[Image]) -> bytes:
 
     width, height = frames[0].size
     columns = min(COLUMNS, len(frames))
-    sheet = Image.new("RGB", (columns * width, -(-len(frames) // columns) * height))
+    sheet = Image.new("RGB", (columns * width, -(-len(frames) // columns) * height), EMPTY)
     for number, frame in enumerate(frames):
         sheet.paste(frame, (number % columns * width, number // columns * height))
     stream = BytesIO()
@@ -111,7 +112,7 @@ def _animated(videos: list[list[Image]]) -> bytes:
     width, height = videos[0][0].size
     frames = []
     for parts in zip(*videos, strict=True):
-        frame = Image.new("RGB", (len(parts) * (width + GAP) - GAP, height), (128, 128, 128))
+        frame = Image.new("RGB", (len(parts) * (width + GAP) - GAP, height), EMPTY)
         for number, part in enumerate(parts):
             frame.paste(part, (number * (width + GAP), 0))
         frames.append(frame)
