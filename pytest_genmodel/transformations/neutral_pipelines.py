@@ -51,10 +51,11 @@ def from_pipe(bench: Bench) -> Iterator[Any]:
     cls = type(bench.live)
     dtype = bench.pipeline.placement.torch_dtype
     kept = [
-        (tensor, tensor.data)
+        (part, name, tensor, tensor.data)
         for model in bench.models.values()
-        for tensor in (*model.parameters(), *model.buffers())
-        if tensor.dtype != dtype and tensor.is_floating_point()
+        for part in model.modules()
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype != dtype
     ]
     try:
         with quiet():
@@ -62,9 +63,11 @@ def from_pipe(bench: Bench) -> Iterator[Any]:
     except Exception as error:  # what the library raises for a class that it cannot do this for
         raise NotHereError(f"{cls.__name__}.from_pipe refuses: {first_line(error)}") from error
     yield twin
-    # It casts the components in place, and they are the original's too (KNOWN, in transformations.known).
-    for tensor, data in kept:
+    # It casts the components in place, and they are the original's too (docs/neutrality.md).
+    for part, name, tensor, data in kept:
         tensor.data = data
+        if name in part._buffers:
+            part._buffers[name] = tensor
     if kept:
         bench.notes["from_pipe"] = f"it casts {len(kept)} tensors of the original in place; put back"
 

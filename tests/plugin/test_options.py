@@ -91,15 +91,24 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "zero-lr": "1e-46",
         "train-result": "checkpoint-{steps}",
         "keep": "true",
+        "calibrate": "floors.json",
         "lr-ladder": "0,1e-9,1e-7",
         "sample-cmd": SAMPLE,
         "cache": ".",
+        "calibrate": "floors.json",
+        "audit-time": "60",
+        "audit-min": "0.9",
         "json": "out.json",
         "report": "out.html",
         "strict": "true",
         "no-suite": "true",
     }
-    assert {option.name for option in OPTIONS} == {*values, "trainer", "sampler"}  # which exclude commands
+    assert {option.name for option in OPTIONS} == {
+        *values,
+        "trainer",
+        "sampler",
+        "audit",
+    }  # which exclude others
     flags = ("strict", "no-suite", "keep")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
@@ -113,7 +122,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
     assert read(by_ini) == replace(
         read(by_option),
         image=str(here / "cat.png"),
+        calibrate=str(here / "floors.json"),
         cache=str(here),
+        calibrate=str(here / "floors.json"),
         json=str(here / "out.json"),
         report=str(here / "out.html"),
     )
@@ -134,16 +145,26 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         zero_rate=1e-46,
         train_result="checkpoint-{steps}",
         keep=True,
+        calibrate="floors.json",
         resume_args="--resume_from {resume}",
         train_timeout=60,
         ladder=(0.0, 1e-9, 1e-7),
         sample_command=SAMPLE,
         cache=".",
+        calibrate="floors.json",
+        audit_time=60,
+        audit_min=0.9,
         json="out.json",
         report="out.html",
         strict=True,
         suite=False,
     )
+
+
+def test_audit_may_stand_in_the_ini_file(pytester):
+    pytester.makeini("[pytest]\ngenmodel_audit = true\ngenmodel_ref = tiny:a")
+
+    assert read(pytester.parseconfig()) == Settings(candidates=("tiny:a",), reference="tiny:a", audit=True)
 
 
 def test_function_and_command_cannot_both_be_the_trainer(run):

@@ -30,7 +30,7 @@ IDS = [
 SAMPLING = "genmodel::sampling::seeded_sampling"
 STATIC = 5
 """Claims about files alone: the first of the list."""
-SAMPLES = 9
+SAMPLES = 24
 """Pipeline runs of the whole suite on one candidate with itself as the reference."""
 
 

@@ -309,9 +309,9 @@ def test_best_footage_of_all_workers_is_kept():
         {"candidate": "run-17", "psnr": psnr, "frames": frames, "pictures": {"sheets": {}}}
         for psnr, frames in ((None, 49), ([30.0], 1), ([30.0] * 9, 9))
     )
-    for footage in (alone, short, long, alone, short):
+    for one in (alone, short, long, alone, short):
         report.add(
-            {"verdicts": [], "environment": {}, "candidates": [{}], "reference": None, "samples": [footage]}
+            {"verdicts": [], "environment": {}, "candidates": [{}], "reference": None, "samples": [one]}
         )
 
     assert report.samples == {"run-17": long}

@@ -36,9 +36,10 @@ def browser() -> Iterator[Any]:
             "no Chromium is installed, so nobody has seen the page: apt install chromium, or say "
             "GENMODEL_TESTS_CHROMIUM=none to do without"
         )
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is part of the dev extra")
+    from playwright.sync_api import sync_playwright
+
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=flags)
         yield running
         running.close()

@@ -65,6 +65,7 @@ def test_state_that_is_not_there_or_of_others_is_refused(tmp_path):
 
 def test_trace_tells_moments_counts_and_gradients_apart():
     parameters, optimizer, _ = made()
+    fresh = trace_of(optimizer, ["x"])
     step(parameters, optimizer)
     before = trace_of(optimizer, ["x"])
     optimizer.state[parameters["a"]]["step"] += 1
@@ -73,6 +74,7 @@ def test_trace_tells_moments_counts_and_gradients_apart():
     torch.rand(1)
     after = trace_of(optimizer, ["x"])
 
+    assert [kind for kind in fresh if fresh[kind] != before[kind]] == ["moments", "counts", "gradients"]
     assert [kind for kind in before if before[kind] != counted[kind]] == ["counts"]
     assert [kind for kind in before if counted[kind] != after[kind]] == ["gradients", "random"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from io import StringIO
@@ -44,7 +45,7 @@ def lines(
         if log:
             _logarithmic(axes, "y")
         elif max(b for _, b in points) - min(b for _, b in points) < 1e-9:
-            axes.set_ylim(points[0][1] * 0.9, points[0][1] * 1.1 or 1)
+            axes.set_ylim(points[0][1] - 1, points[0][1] + 1)
 
     return _svg(name, draw)
 
@@ -136,7 +137,8 @@ def _svg(name: str, draw: Callable[[Any], None], height: float = HEIGHT) -> str:
         "axes.grid": True,
         "axes.axisbelow": True,
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers of any size are drawn as well as can be
         figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor="none")
