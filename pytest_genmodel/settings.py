@@ -439,8 +439,6 @@ def _audited(settings: Settings) -> Settings:
         raise pytest.UsageError(
             "--genmodel-audit takes one candidate, and several were given (--genmodel-ckpt)"
         )
-    if not settings.suite:
-        raise pytest.UsageError("--genmodel-audit and --genmodel-no-suite cannot both be asked for")
     return replace(settings, candidates=settings.candidates or (str(settings.reference),))
 
 

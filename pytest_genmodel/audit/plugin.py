@@ -88,6 +88,8 @@ class AuditPlugin:
     """Collects the faults, takes what is selected of the suite as the gate, and counts."""
 
     def __init__(self, config: pytest.Config, genmodel: GenmodelSession) -> None:
+        if not genmodel.settings.suite:
+            raise pytest.UsageError("--genmodel-audit and --genmodel-no-suite cannot both be asked for")
         self._config = config
         self._genmodel = genmodel
         self._results: list[Result] = []
