@@ -51,7 +51,7 @@ def test_page_of_rules_is_up_to_date():
 
 def test_every_rule_is_given_somewhere():
     """A rule that nothing can trigger is a promise that is not kept."""
-    folders = (ROOT / "pytest_genmodel" / name for name in ("invariants", "diagnosis"))
+    folders = (ROOT / "pytest_genmodel" / name for name in ("invariants", "diagnosis", "transformations"))
     files = (path for folder in folders for path in folder.rglob("*.py") if path.parent.name != "rules")
     code = "\n".join(path.read_text() for path in files)
     for rule in RULES:

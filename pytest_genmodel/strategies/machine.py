@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from pytest_genmodel.transformations.known import KNOWN
-from pytest_genmodel.transformations.sequences import BrokenModelError, NeutralModel, shortened
+from pytest_genmodel.transformations.sequences import BrokenModelError, NeutralModel
+from pytest_genmodel.transformations.shortest import shortened
 
 
 class NeutralMachine(RuleBasedStateMachine):

@@ -101,13 +101,10 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "report": "out.html",
         "strict": "true",
         "no-suite": "true",
-        "audit": "true",
-        "audit-time": "60",
-        "audit-min": "0.9",
     }
     excluding_others = {"trainer", "sampler", "audit"}
     assert {option.name for option in OPTIONS} == values.keys() | excluding_others
-    flags = ("strict", "no-suite", "audit", "keep")
+    flags = ("strict", "no-suite", "keep")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
     )

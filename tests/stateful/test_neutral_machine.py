@@ -11,7 +11,8 @@ from diffusers import CogVideoXImageToVideoPipeline as Live
 
 from pytest_genmodel.strategies import NeutralMachine, shortest_sequence
 from pytest_genmodel.transformations.known import KNOWN, NEW, RANDOM
-from pytest_genmodel.transformations.sequences import BrokenModelError, broken_by, makes_sense, shortened
+from pytest_genmodel.transformations.sequences import BrokenModelError
+from pytest_genmodel.transformations.shortest import broken_by, makes_sense, shortened
 
 TINY = "tiny:cogvideox-i2v"
 FUSE, UNFUSE, UNLOAD, SLICE = (("fuse", {}), ("unfuse", {}), ("unload", {}), ("slice", {}))
