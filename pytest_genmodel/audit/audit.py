@@ -71,6 +71,10 @@ class Audit:
         """Inject one fault and judge the gate; never raises for what the fault does."""
         if self.is_over:
             return self._result(fault, "not_run", f"the time ({self._seconds:.0f} s) was used up")
+        if fault.only_if_trained and self._genmodel.settings.expect != "finetuned":
+            return self._result(
+                fault, "not_applicable", "nothing says that the candidate was trained (--genmodel-expect)"
+            )
         if self._began is None:
             self._began = monotonic()
         began = monotonic()

@@ -44,6 +44,7 @@ def fine_tune(copy: Copy, size: float = 0.005) -> None:
     "same_weights",
     layer="weights-values",
     expect="finetuned",
+    only_if_trained=True,
     entries=("identical-weights-from-two-paths",),
     seen_in="https://github.com/huggingface/diffusers/issues/9332",
 )

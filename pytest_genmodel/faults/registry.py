@@ -98,6 +98,8 @@ class Fault:
     entries: tuple[str, ...]
     seen_in: str | None
     place: Place | None
+    only_if_trained: bool = False
+    """Whether it is a fault only where the candidate is said to be trained (`--genmodel-expect=finetuned`)."""
 
     @property
     def summary(self) -> str:
@@ -143,6 +145,7 @@ def fault(
     entries: tuple[str, ...] = (),
     seen_in: str | None = None,
     place: Place | None = None,
+    only_if_trained: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function as a fault, under its own name; the fields are those of `Fault`."""
 
@@ -162,6 +165,7 @@ def fault(
             entries,
             seen_in,
             place,
+            only_if_trained,
         )
         return function
 

@@ -28,7 +28,8 @@ def _there_and_back(component: str, model: Any) -> None:
 
     from pytest_genmodel.tensors import digest
 
-    kinds = {name: resident.tensor.dtype for name, resident in residents(model).items()}
+    # An adapter's wrappers stand in these names, and in those of the residents they do not.
+    kinds = {name: tensor.dtype for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     before = {name: digest(resident.tensor.cpu()) for name, resident in residents(model).items()}
     with quiet():
         model.to(torch.float64)

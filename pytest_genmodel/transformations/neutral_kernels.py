@@ -81,6 +81,10 @@ def fuse_qkv(bench: Bench) -> Iterator[Any]:
     denoiser = getattr(bench.live, bench.family.denoiser)
     if not hasattr(denoiser, "fuse_qkv_projections"):
         raise NotHereError(f"{type(denoiser).__name__} does not fuse its projections")
+    if getattr(denoiser, "peft_config", None):
+        raise NotHereError(
+            "the joined layers are made of the base's weights, without the adapter that is attached"
+        )
     before = {name: set(part._modules) for name, part in denoiser.named_modules()}
     flags = {
         name: part.fused_projections
