@@ -127,6 +127,6 @@ def _same_pieces(memcmp: Callable[[int, int, int], int], first: int, second: int
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without a copy."""
     flat = tensor.view(-1)
-    if flat.stride() != (1,):
-        flat = flat.clone()  # one element of an expanded tensor: contiguous, and of stride 0
+    if flat.stride() != (1,):  # one element of an expanded tensor: contiguous, and of stride 0
+        flat = flat.as_strided(flat.shape, (1,))
     return flat.view(torch.uint8).numpy().data

@@ -127,8 +127,8 @@ def test_decoder_that_is_too_strong_shifts_the_contrast(judged, trained, damaged
 def test_frozen_video_is_seen(judged, trained, damaged, monkeypatch):
     folder, run = damaged(a_little_further), Pipeline._run
 
-    def frozen(self, probe):
-        sample = run(self, probe)
+    def frozen(self, probe, pinned):
+        sample = run(self, probe, pinned)
         still = sample.frames[:1].expand_as(sample.frames)
         return replace(sample, frames=still) if "damaged" in self.spec else sample
 
