@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from pytest_genmodel.invariants.context import Context
     from pytest_genmodel.pipelines.pipeline import Pipeline
     from pytest_genmodel.pipelines.probe import Probe
+    from pytest_genmodel.reports.report import Report
     from pytest_genmodel.session import GenmodelSession
 
 SESSION: pytest.StashKey[GenmodelSession] = pytest.StashKey()
 """The run's session, on pytest's config."""
+REPORT: pytest.StashKey[Report] = pytest.StashKey()
+"""The run's report, there where a candidate was given."""
 
 Opened = TypeVar("Opened")
 

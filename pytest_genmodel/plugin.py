@@ -16,6 +16,7 @@ import pytest
 
 from pytest_genmodel import markers, settings
 from pytest_genmodel.fixtures import (
+    REPORT,
     SESSION,
     candidate,
     genmodel,
@@ -31,7 +32,6 @@ from pytest_genmodel.session import GenmodelSession
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from pytest_genmodel.reports.report import Report
 
 __all__ = [
     "candidate",
@@ -44,7 +44,6 @@ __all__ = [
     "reference",
 ]
 
-REPORT: pytest.StashKey[Report] = pytest.StashKey()
 SELECTED = "genmodel_selected"
 """Ids of the suite given on the command line; an option, so that xdist's workers get them."""
 

@@ -15,6 +15,7 @@ from pytest_genmodel.audit.audit import Audit, CannotAuditError, fault_order
 from pytest_genmodel.audit.result import ClaimResult, Result, Score
 from pytest_genmodel.collection import ROOT, GenmodelItem, SuiteItem
 from pytest_genmodel.faults.copy import DoesNotApplyError
+from pytest_genmodel.fixtures import REPORT
 from pytest_genmodel.markers import CLAIM_FIXTURE
 from pytest_genmodel.outcomes import skip
 from pytest_genmodel.suite import Claim
@@ -156,8 +157,6 @@ class AuditPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Give the report its section; fail where the gate catches too few."""
-        from pytest_genmodel.plugin import REPORT
-
         if REPORT in self._config.stash and self._results:
             report = self._config.stash[REPORT]
             report.audit = self.score.to_json()

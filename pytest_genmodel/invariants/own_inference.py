@@ -12,6 +12,7 @@ from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.training_run import Trainer, context_of, train_once
+from pytest_genmodel.pipelines.observables import psnr
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.video_files import Frames
@@ -168,7 +169,7 @@ class _Comparison:
         if theirs.values.shape != ours.shape:
             return False
         if theirs.is_lossy:
-            return _psnr(theirs.values, ours) >= LEAST_PSNR
+            return psnr(theirs.values, ours) >= LEAST_PSNR
         limit = EXACT[self.context.candidate.placement.dtype] + theirs.step
         return float((theirs.values - ours).abs().max()) <= limit
 
@@ -187,7 +188,7 @@ def _judged(pair: _Comparison) -> Iterator[Finding]:
     agrees = pair.is_ours(first, ours)
     context.measure(agrees_with_ours=agrees)
     if first.values.shape == ours.shape:
-        context.measure(psnr_with_ours=min(_psnr(first.values, ours), 200.0))
+        context.measure(psnr_with_ours=min(psnr(first.values, ours), 200.0))
     if not agrees:
         broken = list(_differs(pair, control or judged, first, ours))
         yield from broken
@@ -243,7 +244,7 @@ def _differs(pair: _Comparison, side: _Side, theirs: Frames, ours: torch.Tensor)
             "loaded and are random in each run (strict=False)",
         )
         return
-    away = f"{_psnr(theirs.values, ours):.1f} dB between its frames and ours"
+    away = f"{psnr(theirs.values, ours):.1f} dB between its frames and ours"
     explained = None
     if not is_large(side.ours) or pair.context.is_full:
         explained = next(
@@ -291,7 +292,7 @@ def _relation(
         pair.context.measure(same_by_ours=same, same_by_theirs=_same(first, second))
     if same:
         if not _same(first, second):
-            away = f": {_psnr(second.values, first.values):.1f} dB" if _fits(first, second) else ""
+            away = f": {psnr(second.values, first.values):.1f} dB" if _fits(first, second) else ""
             yield Finding(
                 "GM833",
                 f"{control.name} and {judged.name} are the same model by weights, configuration and our sample, "
@@ -346,13 +347,5 @@ def _same(first: Frames, second: Frames) -> bool:
     if not _fits(first, second):
         return False
     if first.is_lossy or second.is_lossy:
-        return _psnr(first.values, second.values) >= SAME_PSNR
+        return psnr(first.values, second.values) >= SAME_PSNR
     return float((first.values - second.values).abs().max()) <= 1e-6 + first.step
-
-
-def _psnr(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of frames in [0, 1]; infinite for equal ones."""
-    from math import inf, log10
-
-    error = float((ours - theirs).double().square().mean())
-    return 10 * log10(1 / error) if error > 0 else inf

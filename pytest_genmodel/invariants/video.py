@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.errors import BadInputError
@@ -146,4 +146,4 @@ def _beside(context: Context, ours: list[Sample], theirs: list[Sample]) -> Itera
 
 
 def _rounded(values: Observables) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(replace(values)).items()}
+    return {name: round(value, 4) for name, value in asdict(values).items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .encoders import t5_encoder
 from .registry import TinyPipeline
 from .tokenizers import t5_tokenizer
 from .weights import seeded, wake
@@ -76,7 +77,7 @@ def _assembled(seed: int, transformer: Callable[[], Any], scheduler: Any, **auto
     tokenizer = t5_tokenizer(WORDS, max_length=TEXT_LENGTH)
     with seeded(seed):
         modules = {
-            "text_encoder": _text_encoder(len(tokenizer)),
+            "text_encoder": t5_encoder(len(tokenizer)),
             "vae": _vae(**autoencoder),
             "transformer": transformer(),
         }
@@ -84,25 +85,6 @@ def _assembled(seed: int, transformer: Callable[[], Any], scheduler: Any, **auto
             wake(module)
             module.eval()
     return CogVideoXImageToVideoPipeline(tokenizer=tokenizer, scheduler=scheduler, **modules)
-
-
-def _text_encoder(vocabulary: int) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=vocabulary,
-            d_model=32,
-            d_kv=8,
-            d_ff=64,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=8,
-            relative_attention_max_distance=16,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
-        )
-    )
 
 
 def _vae(**arguments: Any) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,17 +10,6 @@ from tests.editing import TRANSFORMER, drop_tensors, edit_json, edit_tensors
 from tests.pipelines.families.whole import check_build, check_suite, places
 
 NAMES = ("cogvideox-i2v", "cogvideox-2b-i2v", "cogvideox1.5-i2v")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("cogvideox")
-    return {name: tiny.materialise(name, where) for name in NAMES}
-
-
-@pytest.fixture
-def copied(folders, tmp_path):
-    return lambda name: Path(shutil.copytree(folders[name], tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,17 +15,6 @@ from tests.pipelines.families.whole import check_build, check_suite, places
 
 CLIP, FORCING = "skyreels-v2-i2v", "skyreels-v2-df-i2v"
 NAMES = (CLIP, FORCING)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("skyreels")
-    return {name: tiny.materialise(name, where) for name in NAMES}
-
-
-@pytest.fixture
-def copied(folders, tmp_path):
-    return lambda name: Path(shutil.copytree(folders[name], tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("name", NAMES)

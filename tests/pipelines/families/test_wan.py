@@ -30,17 +30,6 @@ SECOND = Path("transformer_2/diffusion_pytorch_model.safetensors")
 TO_Q = "blocks.0.attn1.to_q.weight"
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    where = tmp_path_factory.mktemp("wan")
-    return {name: tiny.materialise(name, where) for name in NAMES}
-
-
-@pytest.fixture
-def copied(folders, tmp_path):
-    return lambda name: Path(shutil.copytree(folders[name], tmp_path / "copy"))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_build_is_equal_everywhere(name):
     check_build(name)
