@@ -22,12 +22,6 @@ from tests.pipelines.families.whole import check_build, check_suite, places
 NAMES = ("hunyuan-i2v", "hunyuan-i2v-token-replace", "hunyuan-skyreels-i2v", "hunyuan-framepack")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("hunyuan")
-    return {name: tiny.materialise(name, root) for name in NAMES}
-
-
 @pytest.fixture
 def healthy(folders: dict[str, Path]) -> Path:
     return folders["hunyuan-i2v"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -21,17 +18,6 @@ from tests.pipelines.families.whole import check_build, check_suite, places, ver
 
 NAMES = ("svd", "i2vgen-xl")
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("unets")
-    return {name: tiny.materialise(name, root) for name in NAMES}
-
-
-@pytest.fixture
-def copied(folders: dict[str, Path], tmp_path: Path):
-    return lambda name: Path(shutil.copytree(folders[name], tmp_path / name))
 
 
 @pytest.mark.parametrize("name", NAMES)
