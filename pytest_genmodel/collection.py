@@ -6,7 +6,7 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,9 +46,9 @@ class GenmodelGroup(pytest.Collector):
         several = len(self.genmodel.labels) > 1
         settings = self.genmodel.settings
         claims = suite_for(
-            settings.trainer or settings.train_command,
+            settings.trainer or settings.train_command or _given(self.config, "trainer"),
             settings.ladder,
-            settings.sampler or settings.sample_command,
+            settings.sampler or settings.sample_command or _given(self.config, "sampler"),
             settings.cache,
         )[self.name]
         for index, label in enumerate(self.genmodel.labels):
@@ -57,6 +57,27 @@ class GenmodelGroup(pytest.Collector):
                 yield GenmodelItem.from_parent(
                     self, name=name, claim=claim, candidate=index, genmodel=self.genmodel
                 )
+
+
+def _given(config: pytest.Config, what: str) -> str | Callable[..., Any] | None:
+    """The project's own trainer or sampler, by its hook.
+
+    Raises a collection error where the hook gives something else.
+    """
+    given: str | Callable[..., Any] | None = getattr(config.hook, f"pytest_genmodel_{what}")(config=config)
+    if given is None or callable(given):
+        return given
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.training.trainers import trainer_named
+    from pytest_genmodel.transformations.own_sample import inference_named
+
+    try:
+        if not isinstance(given, str):
+            raise BadInputError(f"a function, or a text that names one, was expected, not {given!r}")
+        (trainer_named if what == "trainer" else inference_named)(given)
+    except BadInputError as error:
+        raise pytest.Collector.CollectError(f"pytest_genmodel_{what}: {error}") from None
+    return given
 
 
 class SuiteItem(pytest.Item):

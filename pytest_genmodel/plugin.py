@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel import markers, settings
+from pytest_genmodel import hookspecs, markers, settings
 from pytest_genmodel.fixtures import (
     REPORT,
     SESSION,
@@ -51,6 +51,11 @@ SELECTED = "genmodel_selected"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options and their ini twins."""
     settings.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks that a project may have."""
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -43,7 +43,12 @@ class Verdict:
             "outcome": self.outcome.value,
             "seconds": round(self.seconds, 3),
             "reason": self.reason,
-            "parameters": {name: str(value) for name, value in self.parameters.items()},
+            "parameters": {name: _spelled(value) for name, value in self.parameters.items()},
             "measurements": dict(self.measurements),
             "findings": [finding.to_json() for finding in self.findings],
         }
+
+
+def _spelled(value: Any) -> str:
+    """A function by its name: where it lies in memory is another place in each process."""
+    return str(getattr(value, "__qualname__", value))

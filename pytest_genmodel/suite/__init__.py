@@ -8,9 +8,12 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+Own = str | Callable[..., Any]
+"""A trainer or an inference of the user's: how an option spells it, or the function that a hook gave."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Claim:
 
 
 def suite_for(
-    trainer: str | None,
+    trainer: Own | None,
     ladder: tuple[float, ...] | None = None,
-    sampler: str | None = None,
+    sampler: Own | None = None,
     cache: str | None = None,
 ) -> Mapping[str, tuple[Claim, ...]]:
     """The suite; with a trainer of the user's own in place of the built-in ones, a ladder of learning rates, the
@@ -55,13 +58,13 @@ def suite_for(
     return {**suite, "training": (*suite["training"], *claims)}
 
 
-def _own_inference(sampler: str, trainer: str | None) -> Iterator[Claim]:
+def _own_inference(sampler: Own, trainer: Own | None) -> Iterator[Claim]:
     yield Claim("own_inference", {"sampler": sampler})
     if trainer is not None:
         yield Claim("own_inference", {"sampler": sampler, "trainer": trainer}, "zero_lr")
 
 
-def _with_trainer(trainer: str | None) -> Mapping[str, tuple[Claim, ...]]:
+def _with_trainer(trainer: Own | None) -> Mapping[str, tuple[Claim, ...]]:
     if trainer is None:
         return SUITE
     names = (
