@@ -15,7 +15,7 @@ from pathlib import Path
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders
-from pytest_genmodel.checkpoints.opening import open_checkpoint
+from pytest_genmodel.checkpoints.one_format import read_one
 from pytest_genmodel.checkpoints.saved import Saved, pointer_of, saved_in
 
 MOST_NAMED = 8
@@ -45,11 +45,11 @@ class SavedSet:
         """Open the set; `spec` is how the user named it.
 
         Raises:
-            UnreadableCheckpointError, DamagedFileError: as `open_checkpoint`.
+            UnreadableCheckpointError, DamagedFileError: as `read_one`.
         """
         if self.folders:
             return component_folders.gathered(self.path, self.folders, spec)
-        return open_checkpoint(self.path, spec)
+        return read_one(self.path, spec)
 
 
 @dataclass(frozen=True)

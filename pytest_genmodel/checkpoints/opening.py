@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_genmodel.checkpoints import training_output
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
-from pytest_genmodel.checkpoints.formats import FORMATS
-from pytest_genmodel.checkpoints.formats.component_folders import architectures
-from pytest_genmodel.checkpoints.json_file import read_json
+from pytest_genmodel.checkpoints.one_format import read_one, readable
 from pytest_genmodel.checkpoints.scripts import scripts_in
 
 
@@ -24,29 +23,13 @@ def open_checkpoint(path: Path, spec: str) -> Checkpoint:
         UnreadableCheckpointError: nothing is there, or nothing that is a checkpoint.
         DamagedFileError: a file that must be read to recognise it is damaged.
     """
-    try:
+    with readable(spec):
         if not path.exists():
             raise UnreadableCheckpointError(f"{spec}: no such file or folder")
         if not path.is_dir() and not path.is_file():
             raise UnreadableCheckpointError(f"{spec}: neither a file nor a folder")
         if path.is_dir() and not any(path.iterdir()):
             raise UnreadableCheckpointError(f"{spec}: the folder is empty")
-        for module in FORMATS:
-            if module.recognises(path):
-                checkpoint = module.read(path, spec)
-                return replace(checkpoint, scripts=scripts_in(path)) if path.is_dir() else checkpoint
-        raise UnreadableCheckpointError(f"{spec}: {_what_it_is(path)}")
-    except OSError as error:  # no permission, a name that is too long, a disk that went away
-        raise UnreadableCheckpointError(f"{spec[:200]}: cannot be read ({error.strerror or error})") from None
-
-
-def _what_it_is(path: Path) -> str:
-    wanted = "expected model_index.json, a component's config.json, LoRA weights or a .safetensors file"
-    if path.is_file():
-        return f"a {path.suffix or 'nameless'} file is not a checkpoint that is read here; {wanted}"
-    if (path / "config.json").is_file():
-        config = read_json(path / "config.json")
-        what = next(iter(architectures(config)), config.get("model_type", "a model of another kind"))
-        return f"a folder of another kind ({what}), not an image-to-video checkpoint; {wanted}"
-    inside = sorted(entry.name for entry in path.iterdir())[:5]
-    return f"not a checkpoint (it holds {', '.join(inside)}); {wanted}"
+        if training_output.recognises(path):
+            return replace(training_output.read(path, spec), scripts=scripts_in(path))
+        return read_one(path, spec)

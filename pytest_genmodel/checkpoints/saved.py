@@ -17,7 +17,6 @@ from pytest_genmodel.checkpoints.formats import (
     component_folders,
     diffusers_pipeline,
     lora_adapter,
-    training_output,
     weights_file,
 )
 
@@ -204,7 +203,7 @@ def _component(folder: Path) -> Component | None:
 
 def _other_format(folder: Path) -> str | None:
     """Which of the formats without configuration reads the folder (SAT, DeepSpeed ...), None where none does."""
-    ours = (diffusers_pipeline, lora_adapter, component_folders, weights_file, training_output)
+    ours = (diffusers_pipeline, lora_adapter, component_folders, weights_file)
     for module in FORMATS:
         if module not in ours and _recognised(module, folder):
             return getattr(module, "__name__", "").rpartition(".")[2].replace("_", " ")

@@ -19,7 +19,6 @@ from pytest_genmodel.checkpoints.formats import (
     sat,
     single_file,
     torch_dcp,
-    training_output,
     weights_file,
 )
 
@@ -37,7 +36,6 @@ class Format(Protocol):
 
 
 FORMATS: tuple[Format, ...] = (
-    training_output,
     diffusers_pipeline,
     gguf,
     sat,

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint
 from pytest_genmodel.checkpoints.damage import UnreadableCheckpointError
+from pytest_genmodel.checkpoints.inventory import inventory
+from pytest_genmodel.checkpoints.saved import pointer_of, without_ema
 
 
 def recognises(path: Path) -> bool:
     """Whether `path` holds sets of weights and is none of them itself, as no other format would notice."""
-    from pytest_genmodel.checkpoints.inventory import inventory  # which imports the formats
-    from pytest_genmodel.checkpoints.saved import pointer_of, without_ema
-
     if not path.is_dir() or (path / INDEX).is_file() or (path / "config.json").is_file():
         return False
     found, pointer = inventory(path), pointer_of(path)
@@ -33,8 +32,6 @@ def read(path: Path, spec: str) -> Checkpoint:
             and says how to name each.
         DamagedFileError: a file that must be read to recognise it is damaged.
     """
-    from pytest_genmodel.checkpoints.inventory import inventory  # which imports the formats
-
     found = inventory(path)
     if found.final is None:
         raise UnreadableCheckpointError(found.choice(spec))
