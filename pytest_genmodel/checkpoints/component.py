@@ -41,8 +41,6 @@ _TRAINER_STATE = re.compile(
     r"^(optimizer|scheduler|random_states|rng_state|scaler|training_args|sampler|dataloader)"
 )
 _CONFIG_NAMES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
-LIBRARIES = ("diffusers", "transformers")
-"""The libraries whose classes a checkpoint may name; anything else is never imported."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,15 @@ class Component:
     """A lone file that stands for the component's weights (a candidate without configuration)."""
     source: Callable[[], WeightSet] | None = field(default=None)
     """Reads weights that a trainer keeps in a container or under names of its own, where no library would look."""
+    module: str | None = field(default=None)
+    """Where its class lies, if not at the top of `library` (`diffusers.pipelines.ltx2`)."""
+    effective: Mapping[str, Any] | None = field(default=None)
+    """The values that its class acts on, where they are on record and no class needs to be asked (a baseline's)."""
+
+    @property
+    def home(self) -> str:
+        """The module that its class is taken from."""
+        return self.module or self.library
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

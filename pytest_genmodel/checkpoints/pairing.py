@@ -57,9 +57,9 @@ def _of_one_class(
         return ours, theirs
     a, b = (replace(side, name=name) for side in (ours, theirs))
     if not a.class_name:
-        a = replace(a, library=b.library, class_name=b.class_name)
+        a = replace(a, library=b.library, class_name=b.class_name, module=b.module)
     elif not b.class_name:
-        b = replace(b, library=a.library, class_name=a.class_name)
+        b = replace(b, library=a.library, class_name=a.class_name, module=a.module)
     return a, b
 
 

@@ -29,7 +29,7 @@ def adapter_wrapped(healthy: Path, target: Path) -> Path:
     component = checkpoint.components[family.denoiser]
     shutil.copytree(healthy, target)
     with quiet():
-        denoiser = class_named(component.library, component.class_name).from_pretrained(str(component.folder))
+        denoiser = class_named(component.home, component.class_name).from_pretrained(str(component.folder))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             denoiser.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=list(family.lora_targets)))
@@ -51,7 +51,7 @@ def load_as_the_incident_did(damaged: Path) -> Any:
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for name, component in checkpoint.components.items():
-            cls = class_named(component.library, component.class_name)
+            cls = class_named(component.home, component.class_name)
             if name != family.denoiser:
                 parts[name] = cls.from_pretrained(str(component.folder))
                 continue

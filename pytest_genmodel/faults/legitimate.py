@@ -155,7 +155,7 @@ def tokenizer_saved_again(copy: Copy) -> None:
 
     component = copy.component("tokenizer", with_weights=False)
     with quiet():
-        loaded = class_named(component.library, component.class_name).from_pretrained(str(component.folder))
+        loaded = class_named(component.home, component.class_name).from_pretrained(str(component.folder))
         copy.delete(component.folder)
         loaded.save_pretrained(str(component.folder))
 

@@ -32,7 +32,7 @@ def replaced(owner: Any, name: str, make: Callable[[Original], Original]) -> Ite
 def class_of(copy: Copy, name: str) -> Any:
     """The library's class of a component."""
     component = copy.component(name, with_weights=False)
-    return class_named(component.library, component.class_name)
+    return class_named(component.home, component.class_name)
 
 
 def pipeline_class(copy: Copy) -> Any:
@@ -53,20 +53,19 @@ def only_for(copy: Copy, family: str) -> None:
 
 @contextmanager
 def denoiser_sees(copy: Copy, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
-    """Let the denoiser be called with other arguments than the pipeline gave."""
+    """Let the denoiser be called with other arguments than the pipeline gave: whoever watches the call sees them."""
     import inspect
-    from functools import wraps
+
+    cls = class_of(copy, copy.denoiser)
+    signature = inspect.signature(cls.forward)
 
     def make(original: Original) -> Original:
-        signature = inspect.signature(original)
-
-        @wraps(original)
-        def forward(self: Any, *arguments: Any, **options: Any) -> Any:
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
             bound = signature.bind(self, *arguments, **options)
             given = {name: value for name, value in bound.arguments.items() if name != "self"}
             return original(self, **change(given))
 
-        return forward
+        return call
 
-    with replaced(class_of(copy, copy.denoiser), "forward", make):
+    with replaced(cls, "__call__", make):
         yield

@@ -131,7 +131,7 @@ def built_from_its_configuration(copy: Copy) -> Place:
         copy.does_not_apply("the denoiser is too large to be built anew")
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        cls = class_named(component.library, component.class_name)
+        cls = class_named(component.home, component.class_name)
         fresh = cls.from_config(dict(component.config))
         shutil.rmtree(component.folder)
         fresh.save_pretrained(component.folder)

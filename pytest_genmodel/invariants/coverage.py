@@ -22,6 +22,7 @@ from pytest_genmodel.diagnosis.at_rest.names import (
 )
 from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.diagnosis.limit import beyond_tolerance
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
 from pytest_genmodel.invariants.coverage_files import contradiction_findings, missing_findings, needs_weights
@@ -33,6 +34,8 @@ from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_g
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_genmodel.tensors import Comparison
 
 
 @invariant(level=Level.STATIC)
@@ -263,10 +266,11 @@ def _without_renamed(
     for name in unread:
         by_content.setdefault(stored.digest(name), []).append(name)
     renamed: set[str] = set()
+    ties = {name: group for group in tie_groups(tensors) for name in group}
     for name in unbacked:
         tensor = tensors[name].tensor
-        if not tensor.is_meta and (sources := by_content.get(digest(tensor))):
-            renamed.update((name, sources.pop(0)))
+        if name not in renamed and not tensor.is_meta and (sources := by_content.get(digest(tensor))):
+            renamed.update((name, sources.pop(0), *ties.get(name, ())))
     return [n for n in unbacked if n not in renamed], [n for n in unread if n not in renamed]
 
 
@@ -274,6 +278,7 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
     from pytest_genmodel.tensors import bitwise, compare
 
     changed: list[str] = []
+    apart: list[Comparison] = []
     never_loaded: list[str] = []
     not_finite: dict[str, int] = {}
     for tensor_name, resident in tensors.items():
@@ -284,8 +289,10 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
             never_loaded.append(tensor_name)
             continue
         at_rest = stored.read(tensor_name).to(tensor.dtype)
-        if not compare(tensor, at_rest, bitwise, in_detail=False).passed:
+        comparison = compare(tensor, at_rest, bitwise, in_detail=False)
+        if not comparison.passed:
             changed.append(tensor_name)
+            apart.append(comparison)
         elif overflowed := _overflowed(tensor, stored, tensor_name):
             not_finite[tensor_name] = overflowed
     if never_loaded:
@@ -309,6 +316,7 @@ def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> It
             after=looks,
             component=name,
             cause=comparison.likeness.hint if comparison.likeness else None,
+            evidence=beyond_tolerance([comparison, *apart[1:]]),
         )
     if not_finite:
         first_name = next(iter(not_finite))

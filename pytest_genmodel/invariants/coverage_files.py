@@ -54,7 +54,7 @@ def needs_weights(component: Component) -> bool:
     import torch
 
     with quiet():
-        cls = class_named(component.library, component.class_name)
+        cls = class_named(component.home, component.class_name)
     return isinstance(cls, type) and (
         issubclass(cls, torch.nn.Module) or component.class_name.startswith("AutoModel")
     )

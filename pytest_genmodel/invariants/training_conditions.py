@@ -62,7 +62,7 @@ def training_conditions(context: Context, *, trainer: Trainer = "full", steps: i
     """
     pipeline = context.candidate
     denoiser = pipeline.checkpoint.components[pipeline.family.denoiser]
-    cls = class_named(denoiser.library, denoiser.class_name)
+    cls = class_named(denoiser.home, denoiser.class_name)
     chosen, subject = _prepared(context, trainer)
     calls_folder = context.work_folder("calls")
     broke: TrainerError | None = None

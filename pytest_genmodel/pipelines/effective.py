@@ -19,6 +19,8 @@ _INERT = {
     "use_cache",
     "chunk_size_feed_forward",
 }
+ARRAYS = ("timesteps", "sigmas", "alphas_cumprod")
+"""A scheduler's arrays, the one that says most first."""
 _UNSET = (None, inspect.Parameter.empty)
 
 
@@ -28,7 +30,9 @@ def effective_config(component: Component) -> Mapping[str, Any]:
     Keys that are no argument of the class act on nothing and are left out; so are private fields, versions and
     paths. Tokenizers are judged by their ids, not by their files: they have none.
     """
-    cls = class_named(component.library, component.class_name)
+    if component.effective is not None:
+        return component.effective
+    cls = class_named(component.home, component.class_name)
     stored = plain_config(component.config)
     if component.library == "diffusers":
         defaults = _defaults(cls)
@@ -120,7 +124,7 @@ def schedule(scheduler: Any, steps: int) -> Mapping[str, Any]:
     shift = {"mu": _middle_shift(fresh.config)} if fresh.config.get("use_dynamic_shifting") else {}
     with quiet():
         fresh.set_timesteps(steps, **shift)
-    arrays = {name: getattr(fresh, name, None) for name in ("timesteps", "sigmas", "alphas_cumprod")}
+    arrays = {name: getattr(fresh, name, None) for name in ARRAYS}
     return {name: array for name, array in arrays.items() if hasattr(array, "shape")}
 
 

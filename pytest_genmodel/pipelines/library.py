@@ -26,13 +26,16 @@ def diffusers() -> Any:
 
 
 def class_named(library: str, name: str) -> Any:
-    """Give the class `name` of diffusers or transformers.
+    """Give the class `name` of diffusers or transformers; `library` may be a module of theirs.
 
     Raises:
         BadInputError: the installed library has no such class, or cannot import it.
     """
-    module = diffusers() if library == "diffusers" else importlib.import_module(library)
+    top = library.partition(".")[0]
+    module = diffusers() if top == "diffusers" else importlib.import_module(top)
+    version = module.__version__
     try:
+        module = module if library == top else importlib.import_module(library)
         found = getattr(module, name)
         if not isinstance(found, type):  # the name comes from the checkpoint: a function is not asked for
             raise AttributeError(name)
@@ -40,7 +43,7 @@ def class_named(library: str, name: str) -> Any:
         return found
     except AttributeError:
         raise BadInputError(
-            f"{library} {module.__version__} has no class {name}: install the version that wrote the checkpoint"
+            f"{library} {version} has no class {name}: install the version that wrote the checkpoint"
         ) from None
     except (
         ImportError,
@@ -48,7 +51,7 @@ def class_named(library: str, name: str) -> Any:
     ) as error:  # what a lazy import raises for versions that do not fit together
         reason = str(error).strip().splitlines()[-1]
         raise BadInputError(
-            f"{library} {module.__version__} cannot import {name} ({reason}): the installed versions of diffusers, "
+            f"{library} {version} cannot import {name} ({reason}): the installed versions of diffusers, "
             "transformers, peft and accelerate do not fit together"
         ) from None
 

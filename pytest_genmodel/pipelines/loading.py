@@ -42,7 +42,7 @@ def load_component(component: Component, placement: Placement) -> Loaded:
     """
     _check_layers(component)
     component = written_for_library(component)
-    cls = class_named(component.library, component.class_name)
+    cls = class_named(component.home, component.class_name)
     arguments: dict[str, Any] = {"local_files_only": True}
     if component.has_weights:
         arguments[dtype_keyword(component.library)] = placement.torch_dtype
@@ -85,7 +85,7 @@ def skeleton(component: Component) -> Any:
     import torch
 
     _check_layers(component)
-    cls = class_named(component.library, component.class_name)
+    cls = class_named(component.home, component.class_name)
     with quiet(), torch.device("meta"):
         try:
             if component.library == "diffusers":

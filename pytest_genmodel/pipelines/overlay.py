@@ -88,7 +88,8 @@ def _check_fits(candidate: Checkpoint, reference: Checkpoint, name: str, compone
 
 def _name_class(index: Path, component: Component) -> None:
     """Write into the whole's index by which class the candidate's component is read."""
-    values = read_json(index) | {component.name: [component.library, component.class_name]}
+    home = component.home.rpartition(".")[2]
+    values = read_json(index) | {component.name: [home, component.class_name]}
     index.unlink()
     index.write_text(json.dumps(values, indent=2), encoding="utf-8")
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.checkpoints.class_home import class_home
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from tests.editing import TRANSFORMER, VAE, edit_json
@@ -398,3 +399,27 @@ def test_a_file_of_weights_is_known_by_its_content_under_any_name(tmp_path, name
     for save in (save_file, torch.save):
         save({"a.weight": torch.ones(2)}, tmp_path / name)
         assert list(opened(tmp_path / name).components[""].weights.tensors) == ["a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("named", "config", "home"),
+    [
+        ("diffusers", "{}", ("diffusers", None)),
+        ("ltx2", '{"_class_name": "LTX2Vocoder"}', ("diffusers", "diffusers.pipelines.ltx2")),
+        (
+            "stable_diffusion",
+            '{"architectures": ["StableDiffusionSafetyChecker"]}',
+            ("transformers", "diffusers.pipelines.stable_diffusion"),
+        ),
+        ("pipelines.ltx2", "{}", None),
+        ("os", "{}", None),
+        ("../evil", "{}", None),
+        (7, "{}", None),
+    ],
+)
+def test_a_class_is_taken_from_the_libraries_and_from_diffusers_own_pipelines_alone(
+    tmp_path, named, config, home
+):
+    (tmp_path / "config.json").write_text(config)
+
+    assert class_home(named, tmp_path) == home

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint, Kind
-from pytest_genmodel.checkpoints.component import LIBRARIES, Component
+from pytest_genmodel.checkpoints.class_home import class_home
+from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.formats.strays import strays
 from pytest_genmodel.checkpoints.json_file import read_json
@@ -35,8 +36,8 @@ def read(path: Path, spec: str) -> Checkpoint:
             arguments[name] = value
         elif len(value) == 2 and value[0] is None:
             continue
-        elif len(value) == 2 and value[0] in LIBRARIES and isinstance(value[1], str):
-            components[name] = _component(path, name, value[0], value[1])
+        elif len(value) == 2 and isinstance(value[1], str) and (home := class_home(value[0], path / name)):
+            components[name] = _component(path, name, value[1], *home)
         else:
             foreign[name] = ".".join(map(str, value))
     return Checkpoint(
@@ -51,7 +52,7 @@ def read(path: Path, spec: str) -> Checkpoint:
     )
 
 
-def _component(root: Path, name: str, library: str, class_name: str) -> Component:
+def _component(root: Path, name: str, class_name: str, library: str, module: str | None) -> Component:
     folder = root / name
     if Path(name).name != name or name == ".." or not folder.is_dir():
         raise DamagedFileError(
@@ -60,4 +61,4 @@ def _component(root: Path, name: str, library: str, class_name: str) -> Componen
             f"the component {name!r} ({class_name}) has no folder",
             action=f"Save the whole pipeline again, or copy the folder {name}/ from the model it started from.",
         )
-    return Component(name, folder, library, class_name)
+    return Component(name, folder, library, class_name, module=module)

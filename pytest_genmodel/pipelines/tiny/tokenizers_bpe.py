@@ -76,7 +76,7 @@ def llama_tokenizer(words: Iterable[str], *, specials: Sequence[str], max_length
     )
 
 
-def gemma_tokenizer(words: Iterable[str], *, max_length: int) -> Any:
+def gemma_tokenizer(words: Iterable[str], *, max_length: int, padding_side: str = "right") -> Any:
     """Return a genuine Gemma tokenizer over `words`, as `llama_tokenizer`: `<bos>` first, padding with id 0."""
     from transformers import GemmaTokenizer
 
@@ -89,7 +89,7 @@ def gemma_tokenizer(words: Iterable[str], *, max_length: int) -> Any:
         vocab=_ids(pieces),
         merges=merges,
         model_max_length=max_length,
-        padding_side="right",
+        padding_side=padding_side,
         add_bos_token=True,
     )
 

@@ -19,7 +19,12 @@ from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.probing import ProbeWishes, make_probe
 from pytest_genmodel.pipelines.resolve import resolve
 from pytest_genmodel.pipelines.tiny.cogvideox import WORDS, scheduler
-from pytest_genmodel.pipelines.tiny.encoders import T5_WIDTH, clip_text_encoder, t5_encoder
+from pytest_genmodel.pipelines.tiny.encoders import (
+    T5_WIDTH,
+    clip_image_processor,
+    clip_text_encoder,
+    t5_encoder,
+)
 from pytest_genmodel.pipelines.tiny.tokenizers import t5_tokenizer
 from pytest_genmodel.pipelines.tiny.tokenizers_bpe import clip_tokenizer
 from pytest_genmodel.pipelines.tiny.weights import seeded, wake
@@ -54,14 +59,25 @@ def text_to_image():
             cross_attention_dim=32,
             attention_head_dim=2,
         ),
+        "safety_checker": safety_checker(),
     }
     return StableDiffusionPipeline(
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        feature_extractor=clip_image_processor(16),
         **woken(modules),
+    )
+
+
+def safety_checker():
+    """A model of transformers whose class lies in a package of diffusers' pipelines."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    return StableDiffusionSafetyChecker(
+        CLIPConfig(text_config=sizes, vision_config=vision, projection_dim=16)
     )
 
 
