@@ -64,6 +64,13 @@ class Generic(Family):
         side = patch if isinstance(patch, int) else max(patch or (1,))
         return Grid(_pixels_a_latent(checkpoint) * side)
 
+    def without_effect(self, checkpoint: Checkpoint) -> frozenset[str]:
+        """The negative prompt of a call that makes no unconditional one by default (`true_cfg_scale` 1, as FLUX)."""
+        true_guidance = self._parameters(checkpoint).get("true_cfg_scale")
+        by_default = None if true_guidance is None else true_guidance.default
+        idle = isinstance(by_default, (int, float)) and by_default <= 1
+        return frozenset({"negative_prompt"} if idle else ())
+
     def call_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
         """What the probe holds, under the call's own names; the image as a picture or as a still video.
 

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines.families import family_of
+from pytest_genmodel.pipelines.families.generic import Generic
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.placement import Placement
@@ -228,3 +230,13 @@ def test_a_video_is_asked_for_by_its_own_name():
     assert len(arguments["video"]) == 9
     assert "image" not in arguments
     assert arguments["num_inference_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("pipeline_class", "idle"),
+    [("FluxPipeline", {"negative_prompt"}), ("StableDiffusionPipeline", set()), ("WanPipeline", set())],
+)
+def test_a_negative_prompt_counts_where_the_call_makes_an_unconditional_one(tmp_path, pipeline_class, idle):
+    checkpoint = Checkpoint("any", tmp_path, Kind.PIPELINE, pipeline_class=pipeline_class)
+
+    assert Generic(pipeline_class, "transformer").without_effect(checkpoint) == idle
