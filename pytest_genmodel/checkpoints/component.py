@@ -40,7 +40,13 @@ _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
 _TRAINER_STATE = re.compile(
     r"^(optimizer|scheduler|random_states|rng_state|scaler|training_args|sampler|dataloader)"
 )
-_CONFIG_NAMES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
+_CONFIG_NAMES = (
+    "config.json",
+    "scheduler_config.json",
+    "guider_config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from pytest_genmodel.invariants.verdict import Outcome
@@ -170,3 +172,18 @@ def test_argument_that_the_pipeline_takes_is_compared_with_its_default(judged, c
     [finding] = judged("same_config", copy, healthy).findings
     assert (finding.code, finding.location) == ("GM401", "model_index.json:boundary_ratio")
     assert finding.evidence == {"candidate": 0.9, "reference": 0.5}
+
+
+def test_guidance_that_a_pipeline_stores_in_a_guider_is_compared(judged, copy, healthy, tmp_path):
+    """HunyuanVideo 1.5 and Motif keep the strength of guidance in a component of its own."""
+    from diffusers import ClassifierFreeGuidance
+
+    reference = shutil.copytree(healthy, tmp_path / "reference")
+    for folder, strength in ((copy, 1.0), (reference, 6.0)):
+        edit_json(folder / "model_index.json", guider=["diffusers", "ClassifierFreeGuidance"])
+        ClassifierFreeGuidance(guidance_scale=strength).save_pretrained(folder / "guider")
+
+    [finding] = judged("same_config", copy, reference).findings
+
+    assert (finding.code, finding.component) == ("GM401", "guider")
+    assert finding.location == "guider_config.json:guidance_scale"
