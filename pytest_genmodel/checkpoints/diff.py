@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.component import Component
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_genmodel.tensors import Comparison
+
+
+Glances = Callable[[Sequence[str], Sequence[str]], "tuple[torch.Tensor, torch.Tensor]"]
+"""Gives for tensors of one shape, by the names of `counterparts`, one row each: (ours, theirs)."""
 
 
 @dataclass
@@ -40,6 +45,8 @@ class WeightDifference:
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
+    glances: Glances | None = None
+    """Where the reference's values cannot be read: what stands for the contents of our tensors and of theirs."""
 
     @property
     def compared(self) -> int:
@@ -106,10 +113,24 @@ def compare_components(
     Raises:
         DamagedFileError: a file cannot be read.
     """
+    difference = matched(ours, theirs, ties)
+    if _files(difference.ours) == _files(difference.theirs):
+        return difference
+    meter = Meter(progress, f"comparing {ours.name or 'weights'}", _bytes_to_compare(difference))
+    _compare(difference, meter)
+    meter.finish()
+    return difference
+
+
+def matched(ours: Component, theirs: Component, ties: Sequence[tuple[str, ...]] = ()) -> WeightDifference:
+    """Say which tensors of two components are to be compared, and what is on one side only; no value is read.
+
+    Args and errors are those of `compare_components`.
+    """
     b = theirs.weights
     a = spelled_as(b.tensors, ours.weights)
     difference = WeightDifference(a, b)
-    if tuple(p.resolve() for p in a.files) == tuple(p.resolve() for p in b.files):
+    if _files(a) == _files(b):
         difference.counterparts = {name: (name, name) for name in a.tensors}
         return difference
     left, right = ({unwrapped(name): name for name in weights.tensors} for weights in (a, b))
@@ -126,10 +147,11 @@ def compare_components(
             difference.extra.append(left[name])
         elif (mine, other) not in difference.counterparts.values():
             difference.counterparts[name if mine in difference.counterparts else mine] = (mine, other)
-    meter = Meter(progress, f"comparing {ours.name or 'weights'}", _bytes_to_compare(difference))
-    _compare(difference, meter)
-    meter.finish()
     return difference
+
+
+def _files(weights: WeightSet) -> tuple[Path, ...]:
+    return tuple(path.resolve() for path in weights.files)
 
 
 def _bytes_to_compare(difference: WeightDifference) -> int:

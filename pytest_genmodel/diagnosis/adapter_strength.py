@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.checkpoints.products import Product
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.limit import against
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,9 @@ def strength_findings(found: Iterable[Strength], component: str, where: str) -> 
         first = members[0]
         head = f"{len(names)} of {len(layers)} layers {where}"
         evidence = name_evidence(names) | {"wanted": first.wanted, "acts": first.acts, "rank": first.rank}
+        if fault == "strength":
+            furthest = max(abs(layer.of_wanted - 1.0) for layer in members)
+            evidence |= against(furthest, CLOSE, "relative difference of the strength")
         code, what, cause = _said(fault, first, layers)
         yield Finding(
             code,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.image_condition import Situation, distance, image_findings
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.pipelines.conditions import TIME, Conditions, Piece, kind_of
 from pytest_genmodel.pipelines.recording import Call, Recorded
 
@@ -170,7 +171,7 @@ def _text(
         + (f"; {likeness}" if likeness else ""),
         location=piece.path,
         cause=cause,
-        evidence={"relative_difference": gap},
+        evidence={"relative_difference": gap, **against(gap, _floor(best), "relative difference")},
     )
 
 
@@ -204,7 +205,7 @@ def _positions(piece: Piece, rows: Sequence[Call], inference: Conditions) -> Ite
         + (f"; {likeness}" if likeness else ""),
         location=piece.path,
         cause="the table is made for another size, crop or number of frames",
-        evidence={"relative_difference": gap},
+        evidence={"relative_difference": gap, **against(gap, _POSITIONS_FLOOR, "relative difference")},
     )
 
 
@@ -324,12 +325,18 @@ def latent_findings(
     measure(latent_factor=round(factor, 4), latent_factor_error=round(error, 4))
     agree = abs(by_energy - factor) <= max(0.15 * factor, 6 * error)
     if abs(factor - 1) > max(0.15, 6 * error) and factor > 0 and agree:
+        limit = max(0.15, 6 * error)
         yield Finding(
             "GM737",
             f"the clip's latents are in {path} at {factor:.3g} times the scale that the timestep says (standard "
             f"error {error:.2g}; by energy {by_energy:.3g})",
             location=path,
-            evidence={"factor": factor, "standard_error": error, "by_energy": by_energy},
+            evidence={
+                "factor": factor,
+                "standard_error": error,
+                "by_energy": by_energy,
+                **against(abs(factor - 1), limit, "from the scale of 1"),
+            },
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.digest import plain_config
@@ -31,7 +32,9 @@ def configuration_findings(
         BadInputError: the installed library has no such class.
         DamagedFileError: a configuration cannot be read.
     """
-    if ours.class_name == theirs.class_name and plain_config(ours.config) == plain_config(theirs.config):
+    on_record = theirs.effective is not None
+    same_class = ours.class_name == theirs.class_name
+    if not on_record and same_class and plain_config(ours.config) == plain_config(theirs.config):
         return
     if _kind(ours.class_name) != _kind(theirs.class_name) and not theirs.has_weights:
         yield Finding(
@@ -42,10 +45,13 @@ def configuration_findings(
             evidence={"candidate": ours.class_name, "reference": theirs.class_name},
         )
     file = ours.config_path.name if ours.config_path else "config.json"
-    for key, (value, wanted) in differences(effective_config(ours), effective_config(theirs)).items():
+    acting, recorded = effective_config(ours), effective_config(theirs)
+    for key, (value, wanted) in differences(acting, recorded).items():
         if (ours.class_name, key) in inert:
             continue
         is_default = key.partition(".")[0] not in ours.config
+        if on_record and same_class and is_default and not (_names(acting, key) and _names(recorded, key)):
+            continue  # a key that only one version of the library knows
         stored = ", by default: the file does not name it" if is_default else ""
         yield Finding(
             "GM404" if key in soft else "GM401",
@@ -54,6 +60,14 @@ def configuration_findings(
             location=f"{file}:{key}",
             evidence={"candidate": value, "reference": wanted, "is_default": is_default},
         )
+
+
+def _names(values: Mapping[str, Any], path: str) -> bool:
+    """Whether a configuration has a key, given by its path."""
+    key, _, rest = path.partition(".")
+    if path in values or not rest:
+        return path in values
+    return isinstance(values.get(key), Mapping) and _names(values[key], rest)
 
 
 def _kind(class_name: str) -> str:

@@ -18,7 +18,8 @@ class Finding:
     """One observed fault.
 
     `location` is the exact tensor name, `file.json:key`, `step 3` or `frame 5`. `severity` and `action` default
-    to the rule's. `evidence` holds plain JSON values. Raises BadInputError for an unknown code.
+    to the rule's. `evidence` holds plain JSON values. Raises BadInputError for an unknown code. `allowed` says by
+    which allowance it is a note: `allowance`, `reason`, `by`, and the `severity` that it had.
     """
 
     code: str
@@ -29,6 +30,7 @@ class Finding:
     cause: str | None = None
     action: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    allowed: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         rule = rule_for(self.code)
@@ -47,6 +49,7 @@ class Finding:
             "cause": self.cause,
             "action": self.action,
             "evidence": dict(self.evidence),
+            "allowed": dict(self.allowed) if self.allowed else None,
         }
 
 

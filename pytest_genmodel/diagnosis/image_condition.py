@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.pipelines.conditions import Conditions, Piece, Pixels
 from pytest_genmodel.pipelines.recording import Call
 
@@ -73,6 +74,7 @@ def _cause(
         "relative_difference": round(distance(best, theirs), 6),
         "cosine": round(cosine(best, theirs), 6),
         "steps": len(ours),
+        **against(distance(best, theirs), CLOSE, "relative difference"),
     }
     if all(not bool(value.any()) for value in ours):
         yield Finding(

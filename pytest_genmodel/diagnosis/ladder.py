@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.diagnosis.training_drift import Drift, together
 from pytest_genmodel.training.habits import counts_as_zero, habit_of
 from pytest_genmodel.training.observer import Observed
@@ -119,7 +120,11 @@ def _away_at_zero(zero: Rung) -> Iterator[Finding]:
                     f"runs of one model may by {zero.noise:.1g})",
                     location=_place(zero),
                     cause="what is loaded, or how it is run, is another: zero_lr_identity says which",
-                    evidence={"rate": zero.rate, what: distance},
+                    evidence={
+                        "rate": zero.rate,
+                        what: distance,
+                        **against(distance, zero.noise, "relative difference"),
+                    },
                 )
                 return
 
@@ -254,7 +259,12 @@ def _sample(judged: Sequence[Rung], above: Sequence[Rung]) -> Iterator[Finding]:
                     f"at rate {rung.rate:g} the weights moved by {_far(rung.whole)} and the {what} of the sample "
                     f"{_differ(distance)}: no movement of this size does that",
                     location=_place(rung),
-                    evidence={"rate": rung.rate, what: distance, "weights": rung.whole.relative},
+                    evidence={
+                        "rate": rung.rate,
+                        what: distance,
+                        "weights": rung.whole.relative,
+                        **against(distance, max(known) + rung.noise, "relative difference"),
+                    },
                 )
                 return
 

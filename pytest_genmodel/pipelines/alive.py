@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_genmodel.pipelines.component_calls import ComponentCall
 
 
 def dead_tensors(model: Any, loss: Callable[[], torch.Tensor]) -> tuple[str, ...]:
@@ -95,3 +97,31 @@ def autoencoder_loss(vae: Any, clip: torch.Tensor) -> torch.Tensor:
     more = {"num_frames": len(clip)} if "num_frames" in inspect.signature(vae.decode).parameters else {}
     decoded = vae.decode(latents, **more).sample
     return signed(latents if posterior is None else posterior.parameters) + signed(decoded)
+
+
+def call_loss(model: Any, call: ComponentCall) -> torch.Tensor:
+    """A scalar that everything a component puts out for a recorded input has a part in, each layer's states too."""
+    import torch
+
+    device = next(model.parameters()).device
+    given = [_on(value, device) for value in call.arguments]
+    result = model(*given, **{name: _on(value, device) for name, value in call.options.items()})
+    return torch.stack([signed(tensor) for tensor in _tensors(result)]).sum()
+
+
+def _on(value: Any, device: Any) -> Any:
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    """Float tensors with a graph, however they are packed."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        if result.requires_grad and result.is_floating_point():
+            yield result
+        return
+    values = result.values() if isinstance(result, Mapping) else result
+    if isinstance(values, (list, tuple)) or isinstance(result, Mapping):
+        for value in values:
+            yield from _tensors(value)

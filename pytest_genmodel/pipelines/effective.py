@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -120,11 +121,15 @@ def schedule(scheduler: Any, steps: int) -> Mapping[str, Any]:
 
     One-dimensional tensors: timesteps as the sampler walks them, and noise levels where the class has them.
     """
-    fresh = type(scheduler).from_config(scheduler.config)
-    shift = {"mu": _middle_shift(fresh.config)} if fresh.config.get("use_dynamic_shifting") else {}
+    return schedule_of(type(scheduler).from_config(scheduler.config), steps)
+
+
+def schedule_of(scheduler: Any, steps: int) -> Mapping[str, Any]:
+    """As `schedule`, of this very object, whose steps are set."""
+    shift = {"mu": _middle_shift(scheduler.config)} if scheduler.config.get("use_dynamic_shifting") else {}
     with quiet():
-        fresh.set_timesteps(steps, **shift)
-    arrays = {name: getattr(fresh, name, None) for name in ARRAYS}
+        scheduler.set_timesteps(steps, **shift)
+    arrays = {name: getattr(scheduler, name, None) for name in ARRAYS}
     return {name: array for name, array in arrays.items() if hasattr(array, "shape")}
 
 
@@ -146,6 +151,21 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
         elif mine != other:
             found[key] = mine, other
     return found
+
+
+def known_fields(cls: Any) -> frozenset[str] | None:
+    """The fields that a diffusers class takes, a scheduler's with those of its kind; None for one that takes any.
+
+    Schedulers hand their configuration on to one another, with fields that only another of the kind reads.
+    """
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD and parameter.name != "kwargs" for parameter in parameters):
+        return None
+    known = set(_defaults(cls))
+    for kind in getattr(cls, "_compatibles", ()):
+        other = getattr(importlib.import_module("diffusers"), kind, None)
+        known |= set(_defaults(other)) if isinstance(other, type) else set()
+    return frozenset(known)
 
 
 def _defaults(cls: Any) -> dict[str, Any]:

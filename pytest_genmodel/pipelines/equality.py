@@ -51,6 +51,13 @@ class TensorDifference:
 
         return compare(*self.pair, bitwise) if self.pair is not None else None
 
+    def figures(self) -> Comparison:
+        """Compare the values, without what the difference looks like; only of a tensor that both sides have."""
+        from pytest_genmodel.tensors import bitwise, compare
+
+        assert self.pair is not None
+        return compare(*self.pair, bitwise, in_detail=False)
+
 
 def tensor_differences(ours: Any, theirs: Any) -> list[TensorDifference]:
     """Compare every parameter and buffer of two modules bit by bit; non-persistent buffers too."""

@@ -104,13 +104,15 @@ def quiet() -> Iterator[list[str]]:
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.handlers, logger.propagate = [handler], False
-            logger.setLevel(logging.WARNING)
+            if logger.getEffectiveLevel() != logging.WARNING:  # setting it empties the caches of every logger
+                logger.setLevel(logging.WARNING)
         try:
             yield lines
         finally:
             for logger, handlers, propagate, level in before:
                 logger.handlers, logger.propagate = handlers, propagate
-                logger.setLevel(level)
+                if logger.level != level:
+                    logger.setLevel(level)
 
 
 class _Collector(logging.Handler):

@@ -30,6 +30,12 @@ class Loaded:
     log: tuple[str, ...]
     meta: tuple[str, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors; 0 for what is no model."""
+        held = getattr(self.module, "parameters", None)
+        return sum(tensor.nbytes for tensor in held()) if held is not None else 0
+
 
 def load_component(component: Component, placement: Placement) -> Loaded:
     """Load with the class that the checkpoint names, from the local folder only, without remote code.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.digest import component_digest
 from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.errors import BadInputError, GenmodelError
@@ -21,6 +24,10 @@ from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.residency import Residency
 from pytest_genmodel.pipelines.residents import on_meta
 from pytest_genmodel.pipelines.sampling import Sample, Samples, run_pipeline
+
+
+WORTH_COLLECTING = 64_000_000
+"""Bytes of memory that are not left to Python's own time; a collection takes about a tenth of a second."""
 
 
 class UnbackedError(GenmodelError):
@@ -119,7 +126,7 @@ class Pipeline:
                 f"{self.spec} has no component {name!r} (it has {', '.join(self.components)})"
             )
         if name not in self._loaded:
-            keys = () if self.residency.is_alone(self) else tuple(map(self._key, self.components))
+            keys = () if self.residency.is_alone(self) else tuple(self._readable_keys())
             self.residency.enter(self, keys)
             shared = self.residency.find(self._key(name)) if keys else None
             component = self.checkpoint.components[name]
@@ -217,9 +224,17 @@ class Pipeline:
         return next((self._loaded[name] for name in self._loaded if self._key(name) == key), None)
 
     def release(self, keep: Collection[str] = ()) -> None:
-        """Let go of the live components, but for those whose key is in `keep`."""
+        """Let go of the live components, but for those whose key is in `keep`.
+
+        A live pipeline is held by cycles, so that large components are collected at once: the next model may not
+        load while they are still in memory.
+        """
         self._diffusers = None
-        self._loaded = {name: live for name, live in self._loaded.items() if self._key(name) in keep}
+        kept = {name: live for name, live in self._loaded.items() if self._key(name) in keep}
+        freed = sum(live.nbytes for name, live in self._loaded.items() if name not in kept)
+        self._loaded = kept
+        if freed >= WORTH_COLLECTING:
+            gc.collect()
         if not self._loaded:
             self.residency.leave(self)
 
@@ -227,6 +242,16 @@ class Pipeline:
         if name not in self._contents:
             self._contents[name] = component_digest(self.checkpoint.components[name], self.progress)
         return self._contents[name]
+
+    def _readable_keys(self) -> Iterator[str]:
+        """The keys of what can be read: a damaged component is a finding of its own, and of no other."""
+        for name in self.components:
+            with suppress(DamagedFileError):
+                yield self._key(name)
+
+    def content_key(self, name: str) -> str:
+        """What names the content of a component as it is loaded: equal keys, equal modules."""
+        return self._key(name)
 
     def _key(self, name: str) -> str:
         """Content, placement, and for what a LoRA is attached to, the LoRA; schedulers have state: never shared."""

@@ -15,7 +15,8 @@ from pytest_genmodel.errors import BadInputError, GenmodelError
 from .comparison import Comparison
 from .inputs import is_plain
 from .judge import compare
-from .message import LABELS, Labels, brief, describe
+from .message import LABELS, Labels, brief, describe, would_pass
+from .smallest import NO_TOLERANCE
 from .tolerance import Tolerance
 
 _MOST_LISTED = 8
@@ -27,13 +28,21 @@ class TensorMismatchError(GenmodelError, AssertionError):
     """Two tensors, or two collections of tensors, are not close enough.
 
     `comparison` is the worst comparison (None if only the structure differs), `path` its place in the collection
-    (such as ``['frames'][0]``, empty for a single tensor), `comparisons` all that failed, by path.
+    (such as ``['frames'][0]``, empty for a single tensor), `comparisons` all that failed, by path. `same_structure`
+    says whether every tensor had a counterpart.
     """
 
     def __init__(
-        self, message: str, comparison: Comparison | None, path: str, comparisons: dict[str, Comparison]
+        self,
+        message: str,
+        comparison: Comparison | None,
+        path: str,
+        comparisons: dict[str, Comparison],
+        *,
+        same_structure: bool = True,
     ) -> None:
         super().__init__(message)
+        self.same_structure = same_structure
         self.comparison = comparison
         self.path = path
         self.comparisons = comparisons
@@ -53,12 +62,14 @@ def assert_close(
     """Raise TensorMismatchError unless `actual` is close to `expected`; everything is compared before it is raised.
 
     Args:
-        actual, expected: What :func:`compare` accepts, or mappings and sequences of that, at any depth: same keys,
-            same lengths. None and text may be among them and must be equal.
-        tolerance: As in :func:`compare`; for collections, of every leaf.
+        actual: What `compare` accepts, or mappings and sequences of that, at any depth.
+        expected: The same, with the same keys and lengths. None and text may be among them and must be equal.
+        tolerance: As in `compare`; for collections, of every leaf.
         names: One name per axis; for collections, of every leaf.
         label: What to call the two sides, ("candidate", "reference"); a single text names the actual side.
-        check_dtype, check_device, equal_nan: As in :func:`compare`.
+        check_dtype: As in `compare`.
+        check_device: As in `compare`.
+        equal_nan: As in `compare`.
 
     Raises:
         TensorMismatchError: An AssertionError whose message tells what differs, where, and what it looks like.
@@ -115,7 +126,7 @@ def _mismatch(actual: Any, expected: Any, labels: Labels, **options: Any) -> Ten
         return None
     worst = max(failed, key=lambda path: _gravity(failed[path]), default="")
     message = _list_of_mismatches(gaps, failed, len(pairs) - len(gaps), worst, labels)
-    return TensorMismatchError(message, failed.get(worst), worst, failed)
+    return TensorMismatchError(message, failed.get(worst), worst, failed, same_structure=not gaps)
 
 
 def _compare_leaf(leaf: _Leaf, options: dict[str, Any]) -> Comparison:
@@ -170,6 +181,9 @@ def _list_of_mismatches(
         lines.append(f"  ... and {len(rows) - _MOST_LISTED} more")
     if failed:
         lines += ["", describe(failed[worst], labels, where=worst)]
+    if gaps or len(failed) > 1:
+        enough = NO_TOLERANCE if gaps else would_pass(*failed.values())
+        lines += ["", f"all of them would pass: {enough}" if enough != NO_TOLERANCE else enough]
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What :func:`compare` found. Pairs are (actual, expected). Figures are None where they were not computed.
+    """What `compare` found. Pairs are (actual, expected). Figures are None where they were not computed.
 
     Every figure but the counts is over the pairs in which both elements are finite.
     """

@@ -14,7 +14,7 @@ from .dtypes import kind_of
 from .inspection import Inspection, inspect
 from .sums import Sums
 from .threads import in_threads
-from .tolerance import Bitwise, Close, Tolerance
+from .tolerance import Bitwise, Close, Tolerance, Ulp
 
 # Two threads at work on blocks of this size hold 12 MiB; on smaller ones they wait for each other.
 _BLOCK = 2**17
@@ -198,7 +198,8 @@ def examine(
     """Look at every element; `in_detail` adds ULPs and the breakdown along each axis of moderate size."""
     shape = tuple(actual.shape)
     axes = [axis for axis, size in enumerate(shape) if 1 < size <= MODERATE_AXIS] if in_detail else []
-    steps = in_detail and actual.dtype == expected.dtype and kind_of(actual.dtype) in ("float", "complex")
+    of_one_float = actual.dtype == expected.dtype and kind_of(actual.dtype) in ("float", "complex")
+    steps = isinstance(tolerance, Ulp) or (in_detail and of_one_float)
 
     def nothing_yet() -> Examination:
         return Examination(tolerance, axes=[AxisCount.along(axis, shape[axis]) for axis in axes])

@@ -47,10 +47,10 @@ def compare(
     """Compare two tensors, arrays, images, numbers or nested lists of numbers of any shape.
 
     Args:
-        actual, expected: The two sides; torch tensors of any dense dtype and device, and what
-            :func:`~pytest_genmodel.tensors.inputs.as_tensor` accepts.
+        actual: One side: a torch tensor of any dense dtype and device, an array, an image, a number, or lists.
+        expected: The other.
         tolerance: A tolerance or its text ("psnr:25"); None means the default of the dtype and device
-            (:func:`default_tolerance`), the looser of the two where the sides differ.
+            (`default_tolerance`), the looser of the two where the sides differ.
         names: One name per axis, such as ("frame", "channel", "height", "width"), for the places in the message.
         check_dtype: Fail if the dtypes differ. When off, values are compared: bitwise then asks for equal values.
         check_device: Fail if the devices differ. Values are always compared on the CPU.
@@ -65,7 +65,7 @@ def compare(
     axis_names = check_names(names, tuple(first.shape), "actual") if names is not None else ()
     resolved = _resolve(tolerance, first, second)
     problem = _structural_problem(first, second, check_dtype, check_device)
-    draft = _Draft(first, second, resolved, axis_names, problem)
+    draft = _Draft(first, second, resolved, axis_names, problem, equal_nan)
     if problem == "meta":
         return draft.without_values(_meta_note(first, second))
     # torch gives so few elements to no second thread.
@@ -101,6 +101,7 @@ class _Draft:
     tolerance: Tolerance
     names: tuple[str, ...]
     problem: Problem | None
+    equal_nan: bool = False
 
     def without_values(self, note: str | None) -> Comparison:
         return self._finish(self.problem, note=note)
@@ -131,9 +132,16 @@ class _Draft:
             max_ulp=found.max_ulp,
             worst=_worst(found, shape) if failed else None,
             nonfinite=(found.tallies[0].nonfinite(shape), found.tallies[1].nonfinite(shape)),
-            would_pass=_would_pass(self.tolerance, found) if failed else (),
+            would_pass=_would_pass(self.tolerance, found, self._only_bits(found)) if failed else (),
             axes=tuple(self._axis(count) for count in found.axes) if failed and found.mismatched else (),
             note=_note(self.tolerance, self.actual.dtype, found) if failed else None,
+        )
+
+    def _only_bits(self, found: Examination) -> bool:
+        """Whether only bits can be compared: packed values, or NaN, which is equal to nothing but itself."""
+        sides = (self.actual, self.expected)
+        return any(kind_of(side.dtype) == "opaque" for side in sides) or (
+            isinstance(self.tolerance, Bitwise) and not self.equal_nan and found.tallies[0].nan > 0
         )
 
     def _axis(self, count: AxisCount) -> Axis:
@@ -215,9 +223,9 @@ def _holds(tolerance: Tolerance, found: Examination) -> bool:
     return found.mismatched == 0
 
 
-def _would_pass(tolerance: Tolerance, found: Examination) -> tuple[Tolerance, ...]:
+def _would_pass(tolerance: Tolerance, found: Examination, only_bits: bool) -> tuple[Tolerance, ...]:
     sums = found.sums
-    if found.odd or not math.isfinite(sums.max_abs):
+    if only_bits or found.odd or not math.isfinite(sums.max_abs):
         return ()
     if isinstance(tolerance, Close) and found.mismatched:
         enough: list[Tolerance] = [Close(tolerance.rtol, found.needed_atol)]

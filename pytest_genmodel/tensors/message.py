@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from .comparison import Axis, Comparison, Nonfinite, Worst
-from .tolerance import Bitwise, Close, Cosine, Psnr, Tolerance, Ulp
+from .smallest import NO_TOLERANCE, short, smallest_for_all
+from .tolerance import Bitwise, Close, Cosine, Psnr
 
 Labels = tuple[str, str]
 LABELS: Labels = ("actual", "expected")
@@ -122,9 +123,8 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if comparison.likeness is not None:
         yield "looks like", comparison.likeness.text
         yield "hint", comparison.likeness.hint
-    enough = [str(_rounded(tolerance)) for tolerance in comparison.would_pass if _worth_saying(tolerance)]
-    if enough:
-        yield "would pass", " or ".join(enough)
+    if not comparison.passed:
+        yield "would pass", would_pass(comparison)
 
 
 def _tensors(comparison: Comparison) -> str:
@@ -241,27 +241,22 @@ def _value(value: complex, digits: int) -> str:
     return f"{value:.{digits}g}"
 
 
-def _worth_saying(tolerance: Tolerance) -> bool:
-    """Not what the headline says already, and no relative limit under which half of every value may be wrong."""
-    if isinstance(tolerance, Close):
-        return tolerance.rtol is None or tolerance.rtol <= 0.5
-    return isinstance(tolerance, Ulp)
+def would_pass(*comparisons: Comparison) -> str:
+    """The smallest tolerance under which all of them pass, to be pasted, or that there is none.
 
-
-def _rounded(tolerance: Tolerance) -> Tolerance:
-    """Figures short enough to type, rounded up so that they still pass."""
-    if isinstance(tolerance, Close):
-        return Close(_up(tolerance.rtol or 0.0), _up(tolerance.atol or 0.0))
-    return tolerance
-
-
-def _up(value: float) -> float:
-    """Rounded up to three significant digits."""
-    if value == 0.0:
-        return 0.0
-    short = float(f"{value:.3g}")
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return short if short >= value else float(f"{short + step:.3g}")
+    Of one comparison the figure is rounded to three digits, towards what passes; beside it stands a relative limit,
+    unless half of every value might be wrong under it.
+    """
+    smallest = smallest_for_all(comparisons)
+    if smallest is None:
+        return NO_TOLERANCE
+    enough = [smallest]
+    if len(comparisons) == 1:
+        enough += [one for one in comparisons[0].would_pass[1:] if isinstance(one, Close) and one != smallest]
+    told = [
+        one for one in enough if not isinstance(one, Close) or one is smallest or (one.rtol or 0.0) <= 0.5
+    ]
+    return " or ".join(dict.fromkeys(short(one).spelled() for one in told))
 
 
 def _relabel(text: str, labels: Labels) -> str:

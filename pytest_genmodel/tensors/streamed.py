@@ -14,7 +14,7 @@ from .examination import Tally
 from .figures import Workspace, fast_figures
 from .inspection import inspect
 from .sums import Sums
-from .tolerance import Close, bitwise
+from .tolerance import Close, Tolerance, bitwise
 from .widening import Widening, working_dtype
 
 _ANYTHING_GOES = Close(0.0, math.inf)
@@ -67,8 +67,16 @@ class PairFigures:
             cosine=sums.cosine,
             relative_norm_change=sums.relative_norm_change,
             relative_difference=sums.relative_difference,
+            would_pass=self._would_pass(dtypes),
             nonfinite=(self.tallies[0].nonfinite(shape), self.tallies[1].nonfinite(shape)),
         )
+
+    def _would_pass(self, dtypes: tuple[torch.dtype, torch.dtype]) -> tuple[Tolerance, ...]:
+        """An absolute limit, a hair wider than what was seen: the fast figures are rounded in float32."""
+        only_bits = any(kind_of(dtype) == "opaque" for dtype in dtypes)
+        if only_bits or self.odd or self.tallies[0].nan or not math.isfinite(self.sums.max_abs):
+            return ()
+        return (Close(0.0, self.sums.max_abs * (1.0 + 2.0**-22)),)
 
 
 class PairScan:

@@ -7,12 +7,13 @@
     cosine(0.999)                  cosine similarity of at least 0.999
 
 A tolerance is a small frozen value: hashable, comparable with ``==``, readable as text, written to JSON with
-:meth:`Tolerance.to_json` and read from an ini file with :meth:`Tolerance.parse`. This module does not import torch.
+`Tolerance.to_json` and read from an ini file with `Tolerance.parse`. This module does not import torch.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -36,7 +37,7 @@ class Tolerance:
 
     @staticmethod
     def from_json(value: object) -> Tolerance:
-        """The tolerance that :meth:`to_json` wrote; BadInputError for anything else."""
+        """The tolerance that `to_json` wrote; BadInputError for anything else."""
         if not isinstance(value, dict) or value.get("kind") not in _MAKERS:
             raise BadInputError(f"not a tolerance: {value!r}; {_ACCEPTED}")
         return _make(value["kind"], [], {name: figure for name, figure in value.items() if name != "kind"})
@@ -45,10 +46,10 @@ class Tolerance:
     def parse(text: str) -> Tolerance:
         """The tolerance an ini value spells: ``bitwise``, ``ulp:2``, ``close:1e-3,1e-5``, ``psnr:25``.
 
-        Figures may be named (``close:atol=1e-3``); ``close`` alone means the defaults of the dtype.
-        Raises BadInputError with the accepted spellings.
+        Figures may be named (``close:atol=1e-3``); ``close`` alone means the defaults of the dtype. What
+        `spelled` gives is accepted too. Raises BadInputError with the accepted spellings.
         """
-        kind, _, rest = text.strip().partition(":")
+        kind, _, rest = re.sub(r"^(\w+)\((.*)\)$", r"\1:\2", text.strip()).partition(":")
         if kind not in _MAKERS:
             raise BadInputError(f"unknown tolerance {text!r}; {_ACCEPTED}")
         positional: list[object] = []
@@ -60,6 +61,13 @@ class Tolerance:
             else:
                 positional.append(_figure(figure, text))
         return _make(kind, positional, named)
+
+    def spelled(self) -> str:
+        """The call that makes this very tolerance, to be pasted: ``close(atol=0.00031)``, ``psnr(31.2)``."""
+        return self._call()
+
+    def _call(self) -> str:
+        return self.kind
 
     def __str__(self) -> str:
         return self.kind
@@ -79,8 +87,11 @@ class Ulp(Tolerance):
     kind: ClassVar[str] = "ulp"
     n: int
 
-    def __str__(self) -> str:
+    def _call(self) -> str:
         return f"ulp({self.n})"
+
+    def __str__(self) -> str:
+        return self._call()
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,13 @@ class Close(Tolerance):
     kind: ClassVar[str] = "close"
     rtol: float | None
     atol: float | None
+
+    def _call(self) -> str:
+        if self.rtol is None or self.atol is None:
+            return "close()"
+        figures = {"rtol": self.rtol, "atol": self.atol}
+        named = [f"{name}={_digits(value)}" for name, value in figures.items() if value]
+        return f"close({', '.join(named) or 'atol=0'})"
 
     def __str__(self) -> str:
         if self.rtol is None or self.atol is None:
@@ -105,6 +123,9 @@ class Psnr(Tolerance):
     db: float
     peak: float = 1.0
 
+    def _call(self) -> str:
+        return f"psnr({_digits(self.db)}{'' if self.peak == 1.0 else f', peak={_digits(self.peak)}'})"
+
     def __str__(self) -> str:
         peak = "" if self.peak == 1.0 else f" (peak {self.peak:g})"
         return f"psnr >= {self.db:g} dB{peak}"
@@ -116,6 +137,9 @@ class Cosine(Tolerance):
 
     kind: ClassVar[str] = "cosine"
     minimum: float
+
+    def _call(self) -> str:
+        return f"cosine({_digits(self.minimum)})"
 
     def __str__(self) -> str:
         return f"cosine >= {self.minimum:g}"
@@ -134,7 +158,7 @@ def ulp(n: int) -> Tolerance:
 def close(rtol: float | None = None, atol: float | None = None) -> Tolerance:
     """|actual - expected| <= atol + rtol * |expected|.
 
-    With neither given, both are the defaults of the dtype (see :func:`default_tolerance`); with one given, the other
+    With neither given, both are the defaults of the dtype (see `default_tolerance`); with one given, the other
     is 0, so ``close(atol=1e-3)`` means exactly that. Negative or non-finite figures raise BadInputError.
     """
     if rtol is None and atol is None:
@@ -174,22 +198,20 @@ def default_tolerance(dtype: object, device_type: str = "cpu") -> Tolerance:
 
     `dtype` is a torch dtype or its name ("bfloat16", "torch.bfloat16"); `device_type` is "cpu", "cuda", ...
 
-    ==================  ==============  ==============  =======================================================
-    dtype               rtol            atol            source
-    ==================  ==============  ==============  =======================================================
-    float64             1e-7            1e-7            torch.testing.assert_close (torch 2.13)
-    float32             1.3e-6          1e-5            torch.testing; on a CPU two runs of a tiny I2V pipeline
-                                                        differ by at most 3.3e-6 (batch, SDPA backend, fused
-                                                        LoRA) and the smallest real fault measured is 1.6e-5
-    float32, not CPU    1.3e-6          1e-4            diffusers' own limit for one model run twice on a GPU
-                                                        (offload, device map), TF32 off
-    float16             1e-3            1e-5            torch.testing
-    bfloat16            1.6e-2          1e-5            torch.testing; hides a uniform 1 % rescale, so look at
-                                                        `relative_norm_change` too, or ask for `bitwise`
-    complex             as their parts                  torch.testing
-    integers, bool      bitwise                         torch.testing
-    float8 and others   bitwise                         torch.testing; they store weights, nothing computes in them
-    ==================  ==============  ==============  =======================================================
+    | dtype | rtol | atol | source |
+    |---|---|---|---|
+    | float64 | 1e-7 | 1e-7 | torch.testing.assert_close (torch 2.13) |
+    | float32 | 1.3e-6 | 1e-5 | torch.testing; see below |
+    | float32, not CPU | 1.3e-6 | 1e-4 | diffusers' own limit for a model run twice on a GPU (offload), TF32 off |
+    | float16 | 1e-3 | 1e-5 | torch.testing |
+    | bfloat16 | 1.6e-2 | 1e-5 | torch.testing; see below |
+    | complex | as their parts | | torch.testing |
+    | integers, bool | bitwise | | torch.testing |
+    | float8 and others | bitwise | | torch.testing; they store weights, nothing computes in them |
+
+    float32 on a CPU: two runs of a tiny I2V pipeline differ by at most 3.3e-6 (batch, SDPA backend, fused LoRA), and
+    the smallest real fault measured is 1.6e-5. bfloat16 hides a uniform 1 % rescale, so look at
+    `relative_norm_change` too, or ask for `bitwise`.
 
     Half precision on an accelerator: better measured than taken from a table (the reference against itself under
     another batch size or backend, times 3).
@@ -225,6 +247,12 @@ def _figure(text: str, whole: str) -> float:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
         raise BadInputError(f"{text!r} in the tolerance {whole!r} is not a number; {_ACCEPTED}") from None
+
+
+def _digits(value: float) -> str:
+    """As few digits as give exactly this number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _real(what: str, value: float, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:

@@ -32,6 +32,7 @@ from pytest_genmodel.diagnosis.difference.rearranged import (
     shifted,
 )
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.diagnosis.limit import beyond_tolerance, rounding_to
 from pytest_genmodel.diagnosis.rules import Severity
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _rounded(component: str | None, difference: WeightDifference, change: Change
         if declared
         else "the checkpoint was saved in a narrower dtype than the reference",
         action="Nothing to do if the variant is meant." if declared else None,
+        evidence=rounding_to(difference.rounded[names[0]]),
     )
 
 
@@ -162,7 +164,7 @@ def _made_anew(name: str, difference: WeightDifference, anew: list[str], change:
         severity=Severity.ERROR if change is Change.FORBIDDEN else Severity.WARNING,
         cause="no file filled these tensors when the model was loaded for training or saving, and they kept the "
         "random values of a new layer",
-        evidence={"drift": drift.to_json() if drift else None},
+        evidence={"drift": drift.to_json() if drift else None, **_apart(difference, anew, detail)},
     )
 
 
@@ -181,7 +183,7 @@ def _one_factor(
         location=names[0],
         severity=Severity.ERROR if wrong else Severity.WARNING,
         cause="weight decay shrank what got no gradient" if 0.0 < factor < 1.0 else None,
-        evidence={"factor": factor, **name_evidence(names)},
+        evidence={"factor": factor, **name_evidence(names), **_apart(difference, names)},
     )
 
 
@@ -207,6 +209,7 @@ def _changed(
         cause=first.likeness.hint if first.likeness and forbidden else None,
         evidence={
             **name_evidence(worst),
+            **_apart(difference, worst, first),
             "drift": drift.to_json() if drift else None,
             "worst": {
                 tensor: {
@@ -218,6 +221,13 @@ def _changed(
                 for tensor, detail in details.items()
             },
         },
+    )
+
+
+def _apart(difference: WeightDifference, names: list[str], first: Comparison | None = None) -> dict[str, Any]:
+    """How far the first of the changed tensors `names` is, and what all of them would pass."""
+    return beyond_tolerance(
+        [first or difference.changed[names[0]], *(difference.changed[name] for name in names[1:])]
     )
 
 
@@ -252,6 +262,8 @@ def how_far(comparison: Comparison) -> str:
             return f"{bad} of {comparison.numel} of {who} are NaN or Inf"
     if comparison.relative_difference == float("inf"):
         return f"the reference is all zero; max |a-b| {_figure(comparison.max_abs)}"
+    if comparison.max_abs is None and comparison.note:
+        return f"relative difference {_figure(comparison.relative_difference)}, {comparison.note}"
     return f"relative difference {_figure(comparison.relative_difference)}, max |a-b| {_figure(comparison.max_abs)}"
 
 

@@ -60,8 +60,11 @@ def moved_content(difference: WeightDifference, suspects: list[str]) -> list[Mov
             ][:MOST_LOOKED_AT]
             if len(others) < 2:
                 continue
-            a = torch.stack([ours.glance(difference.counterparts[name][0]) for name in names])
-            b = torch.stack([theirs.glance(difference.counterparts[name][1]) for name in others])
+            if difference.glances is not None:
+                a, b = difference.glances(names, others)
+            else:
+                a = torch.stack([ours.glance(difference.counterparts[name][0]) for name in names])
+                b = torch.stack([theirs.glance(difference.counterparts[name][1]) for name in others])
             found += _best(names, others, a, b)
     # A tied tensor is compared under each of its names: that ours is the one name and theirs the other is no move.
     stored = {name: ours for name, (ours, _) in difference.counterparts.items()}
@@ -149,6 +152,8 @@ def shifted(difference: WeightDifference, suspects: list[str]) -> tuple[int, lis
     """
     import torch
 
+    if difference.glances is not None:
+        return 0, []  # a shift shows in the values, which are not here
     large = [
         name
         for name in suspects

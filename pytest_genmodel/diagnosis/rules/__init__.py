@@ -6,6 +6,7 @@ schedule, 5xx determinism, 6xx round trip, 7xx training, 8xx adapters. A code is
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pytest_genmodel.diagnosis.rules.rule import Rule, Severity, failing
 from pytest_genmodel.errors import BadInputError
 
-__all__ = ["RULES", "Rule", "Severity", "failing", "register", "rule_for"]
+__all__ = ["RULES", "Rule", "Severity", "failing", "nearest", "register", "rule_for", "spelled"]
 
 
 def _built_in() -> Iterator[Rule]:
@@ -46,3 +47,17 @@ def rule_for(code: str) -> Rule:
     if code not in RULES:
         raise BadInputError(f"no rule has the code {code!r}; known: {', '.join(sorted(RULES))}")
     return RULES[code]
+
+
+def spelled(code: str) -> str:
+    """The code as its rule spells it, whatever its case; a code that no rule has stays as it is."""
+    if code in RULES:
+        return code
+    return next((known for known in RULES if known.upper() == code.upper()), code)
+
+
+def nearest(code: str) -> list[str]:
+    """Up to three known codes that look like `code`, the nearest first, those of its band before others."""
+    asked = code.upper()
+    near = difflib.get_close_matches(asked, RULES, n=len(RULES), cutoff=0.5)
+    return sorted(near, key=lambda known: known[:3] != asked[:3])[:3]

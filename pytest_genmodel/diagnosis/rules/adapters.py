@@ -12,6 +12,13 @@ RULES = (
         "the model are in no file and hold whatever they were made with.",
         "Save the whole adapter, named as diffusers does: `<denoiser>.<module>.lora_A.weight` and "
         "`.lora_B.weight`.",
+        seen_in=(
+            "https://github.com/huggingface/transformers/pull/46766",
+            "https://github.com/bghira/SimpleTuner/issues/779",
+        ),
+        example="# stored, then what a loader of diffusers looks for\n"
+        "base_model.model.transformer_blocks.0.attn1.to_q.lora_A.weight\n"
+        "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight",
     ),
     Rule(
         "GM802",
@@ -19,6 +26,10 @@ RULES = (
         "Every lora_B is zero: the adapter does nothing. Fresh adapters look like this.",
         "Check that the trained adapter was saved, and not a new one.",
         Severity.WARNING,
+        seen_in=(
+            "https://github.com/zai-org/CogVideo/blob/b080c6a010a396849f41d1b54b37cd26df30d2ef/sat/diffusion_video.py",
+        ),
+        example='>>> lora["transformer.transformer_blocks.0.attn1.to_q.lora_B.weight"].any()\ntensor(False)',
     ),
     Rule(
         "GM803",
@@ -27,6 +38,10 @@ RULES = (
         "many times too strong or too weak.",
         "Save with transformer_lora_adapter_metadata, or state the scale where the adapter is loaded.",
         Severity.WARNING,
+        seen_in=("https://github.com/huggingface/diffusers/issues/6087",),
+        example="LoraConfig(r=128, lora_alpha=64)                 # trained at 64 / 128\n"
+        'pipeline.save_lora_weights("out", transformer_lora_layers=layers)\n'
+        "# factors alone: loaded with alpha = 128, twice as strong",
     ),
     Rule(
         "GM804",
@@ -36,6 +51,9 @@ RULES = (
         "Save the adapter with its configuration (`*_lora_adapter_metadata`, or PEFT's adapter_config.json).",
         Severity.WARNING,
         seen_in=("https://github.com/huggingface/diffusers/pull/14409",),
+        example="transformer_blocks.0.attn1.to_q.lora_A.weight  [64, 3072]\n"
+        "transformer_blocks.0.attn1.to_k.lora_A.weight  [16, 3072]\n"
+        "# and no alpha anywhere",
     ),
     Rule(
         "GM805",
@@ -45,6 +63,8 @@ RULES = (
         "training.",
         Severity.WARNING,
         seen_in=("https://github.com/huggingface/diffusers/issues/5016",),
+        example="optimizer = torch.optim.AdamW(p for p in parameters if p.requires_grad)\n"
+        "text_encoder.requires_grad_(True)    # too late: the optimizer is made",
     ),
     Rule(
         "GM806",
@@ -52,6 +72,9 @@ RULES = (
         "The places that say the adapter's alpha (tensors, header, adapter_config.json) contradict each "
         "other. Each program believes another one, and the adapter acts at another strength.",
         "Keep the alpha that was trained with, and save the adapter again.",
+        example="# a tensor, then the header of the same file\n"
+        "transformer_blocks.0.attn1.to_q.alpha  64.0\n"
+        '"transformer.lora_alpha": 128',
     ),
     Rule(
         "GM807",
@@ -62,6 +85,8 @@ RULES = (
         "trained, nothing.",
         Severity.WARNING,
         seen_in=("https://github.com/huggingface/accelerate/pull/4206",),
+        example="transformer_blocks.0 to 20: attn1.to_q.lora_A, attn1.to_q.lora_B\n"
+        "transformer_blocks.21 to 41: nothing",
     ),
     Rule(
         "GM820",
@@ -70,12 +95,16 @@ RULES = (
         "another model than the base, and validation at step 0 shows it.",
         "Initialise lora_B with zeros, do not cast the base while it is wrapped, and keep dropout out of inference.",
         seen_in=("https://github.com/hao-ai-lab/FastVideo/issues/789",),
+        example="LoraConfig(r=64)                                 # lora_B is zero\n"
+        "LoraConfig(r=64, init_lora_weights=False)        # lora_B is random",
     ),
     Rule(
         "GM821",
         "adapter acts when it is off",
         "Switched off, or at weight 0, the adapter still moves the prediction; or it does not come back as it was.",
         "Look for layers of your own that add the factors without looking at the switch.",
+        example="def forward(self, hidden):\n"
+        "    return self.base(hidden) + self.B(self.A(hidden))  # asks no switch",
     ),
     Rule(
         "GM822",
@@ -84,6 +113,10 @@ RULES = (
         "What is sampled or saved next is no longer the base.",
         "Load the base again instead of unloading, and look at who else changes its layers.",
         seen_in=("https://github.com/huggingface/diffusers/issues/10202",),
+        example="before = pipeline.transformer.x_embedder.weight.clone()\n"
+        'pipeline.load_lora_weights("lora")\n'
+        "pipeline.unload_lora_weights()\n"
+        "(pipeline.transformer.x_embedder.weight == before).all()   # False",
     ),
     Rule(
         "GM823",
@@ -92,6 +125,8 @@ RULES = (
         "than rounding: the merged model that is published is not the one that was validated.",
         "Merge W + alpha/rank x B @ A once, in float32, and cast once; unload the adapter afterwards.",
         seen_in=("https://github.com/hao-ai-lab/FastVideo/pull/870",),
+        example="output = W @ x + alpha / r * (B @ (A @ x))       # attached\n"
+        "W += B @ A                                       # merged: no alpha / r",
     ),
     Rule(
         "GM824",
@@ -99,6 +134,8 @@ RULES = (
         "After fuse and unfuse the weights are further from the base than rounding explains.",
         "Keep the base's weights, or load them again, instead of unmerging.",
         seen_in=("https://github.com/huggingface/diffusers/pull/4833",),
+        example="pipeline.fuse_lora(lora_scale=0.7)\n"
+        "pipeline.unfuse_lora()           # takes off the adapter at 1.0",
     ),
     Rule(
         "GM825",
@@ -106,6 +143,8 @@ RULES = (
         "The adapter that was saved and loaded again moves the prediction otherwise than it did in memory.",
         "Give the save call the configuration (`*_lora_adapter_metadata`), and compare the names that it writes.",
         seen_in=("https://github.com/huggingface/diffusers/issues/6087",),
+        example='pipeline.save_lora_weights("out", transformer_lora_layers=layers)\n'
+        "# without transformer_lora_adapter_metadata: alpha is not in the file",
     ),
     Rule(
         "GM826",
@@ -116,19 +155,26 @@ RULES = (
         seen_in=(
             "https://github.com/zai-org/CogVideo/issues/420",
             "https://github.com/huggingface/diffusers/pull/14409",
+            "https://github.com/hao-ai-lab/FastVideo/pull/870",
         ),
+        example='pipeline.load_lora_weights("lora")               # applies alpha / r\n'
+        "pipeline.fuse_lora(lora_scale=1 / lora_rank)     # and once more",
     ),
     Rule(
         "GM827",
         "adapter is ignored in some layers",
         "Layers for which the file holds factors got nothing of them, and nothing was said.",
         "Compare the names in the file with those of the model's layers; a loader passes over what matches nothing.",
+        example="# stored, then the model's layer\n"
+        "transformer.blocks.0.attn.to_q.lora_A.weight\n"
+        "transformer_blocks.0.attn1.to_q",
     ),
     Rule(
         "GM828",
         "another matrix was merged",
         "What is added to a layer is no multiple of B @ A: the transpose, another layer's factors, or half of them.",
         "Look at the order of the factors and at the mapping of names.",
+        example="delta = A.T @ B.T                # the transpose of B @ A\nW += alpha / r * delta",
     ),
     Rule(
         "GM829",
@@ -137,6 +183,8 @@ RULES = (
         "model is not the base.",
         "Do not initialise with PiSSA, OLoRA or the like where the base must stay; load the base again afterwards.",
         seen_in=("https://github.com/huggingface/peft/issues/2184",),
+        example='LoraConfig(r=64, init_lora_weights="pissa")\n'
+        "# attaching takes B @ A out of the base's own weights",
     ),
     Rule(
         "GM830",
@@ -144,12 +192,19 @@ RULES = (
         "For the control your inference shows what ours shows, and for the candidate something else. The candidate's "
         "files are what they are by our load; your load path reads them otherwise.",
         "Compare how your script loads the candidate with a plain from_pretrained or load_lora_weights.",
+        example="base     own inference and ours: the same video\n"
+        "run-17   own inference and ours: two videos",
     ),
     Rule(
         "GM831",
         "own inference does not use the candidate",
         "Your inference shows the same video with and without the candidate. What is judged by eye is the base.",
         "Print what your script loads: the path, the names that did not match, the adapters that are active.",
+        seen_in=(
+            "https://github.com/a-r-r-o-w/finetrainers/commit/fe24c94373ea6cabd89ab8e45e5930ae76f067ea",
+        ),
+        example='parser.add_argument("--model")                   # and never used\n'
+        'pipe = CogVideoXImageToVideoPipeline.from_pretrained("base")',
     ),
     Rule(
         "GM832",
@@ -158,6 +213,8 @@ RULES = (
         "same inputs. What differs may be meant so; then only relations between models are judged.",
         "Read the cause where it is known. Name every placeholder, and write frames as .npy for a sharp comparison.",
         Severity.WARNING,
+        example="# the script's own default, which the probe does not have\n"
+        'pipe(image, prompt, negative_prompt="low quality, blurry")',
     ),
     Rule(
         "GM833",
@@ -166,6 +223,10 @@ RULES = (
         "was trained and saved is right, and your load path is not.",
         "Load with strict=True, read the missing keys, and look at which of several files your script takes.",
         seen_in=("https://github.com/zai-org/CogVideo/issues/374",),
+        example="try:\n"
+        "    model.load_state_dict(state)\n"
+        "except RuntimeError:\n"
+        "    model.load_state_dict(state, strict=False)   # the candidate's way",
     ),
     Rule(
         "GM834",
@@ -174,5 +235,7 @@ RULES = (
         "comparing its videos.",
         "Give the call generator=torch.Generator().manual_seed(seed), and load every weight: what is left out is "
         "random.",
+        example='parser.add_argument("--seed", type=int)\n'
+        "pipe(image, prompt)              # without generator=",
     ),
 )

@@ -15,7 +15,11 @@ RULES = (
         seen_in=(
             "https://github.com/huggingface/diffusers/pull/12074",
             "https://github.com/aigc-apps/VideoX-Fun/pull/297",
+            "https://github.com/zai-org/CogVideo/issues/355",
         ),
+        example="# model_index.json of a Wan 2.2\n"
+        '"transformer_2": ["diffusers", "WanTransformer3DModel"],\n'
+        '"boundary_ratio": null           # no step is left for transformer_2',
     ),
     Rule(
         "GM431",
@@ -23,5 +27,6 @@ RULES = (
         "A pipeline with two experts has one for much noise and one for little. Their shapes are equal, so that "
         "either loads in the other's place and the video is wrong.",
         "Give each folder the name that the reference has for its content.",
+        example="$ mv transformer_2 low\n$ mv transformer transformer_2\n$ mv low transformer",
     ),
 )

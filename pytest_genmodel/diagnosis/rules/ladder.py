@@ -14,6 +14,7 @@ RULES = (
         "not what training does.",
         "Judge zero_lr_identity with this trainer: it says at which place the model changed.",
         seen_in=_INCIDENT,
+        example="rate    weights moved by\n0       3e-4             # should be 0\n1e-9    3e-4",
     ),
     Rule(
         "GM741",
@@ -23,6 +24,10 @@ RULES = (
         "place, a cast, other weights that are saved.",
         "Look at what the trainer does only when the rate is not zero, and at the rate that the optimizer used.",
         seen_in=_INCIDENT,
+        example="rate    weights moved by\n"
+        "0       0\n"
+        "1e-9    2e-2             # should be a hundredth of the next\n"
+        "1e-7    2e-2",
     ),
     Rule(
         "GM742",
@@ -31,6 +36,9 @@ RULES = (
         "configured or loaded in another way than what went in.",
         "Compare the configurations (same_config), and load what was written with strict=True (coverage).",
         seen_in=_INCIDENT,
+        example="rate    weights moved by   sample moved by\n"
+        "0       0                  0\n"
+        "1e-9    5e-9               0.8",
     ),
     Rule(
         "GM743",
@@ -38,6 +46,9 @@ RULES = (
         "Raising the rate does not move the weights further: it is bounded, replaced or scheduled away on its way to "
         "the optimizer.",
         "Print the optimizer's own rate in each step, and look for min, clamp and warm-up.",
+        example="rate    weights moved by\n"
+        "1e-7    5e-7\n"
+        "1e-5    5e-7             # should be a hundred times as far",
     ),
     Rule(
         "GM744",
@@ -45,5 +56,8 @@ RULES = (
         "Every value is what it was at the highest rate too: nothing was trained, or the weights' dtype holds no "
         "step so small.",
         "Give higher rates; then check requires_grad, the optimizer's groups, and a schedule whose first rate is 0.",
+        example=">>> weight = torch.tensor(0.02, dtype=torch.bfloat16)\n"
+        ">>> weight - 1e-9 == weight\n"
+        "tensor(True)",
     ),
 )

@@ -23,7 +23,8 @@ def failing(strict: bool) -> frozenset[Severity]:
 class Rule:
     """One kind of fault: `summary` names it, `meaning` says why it matters, `action` what to do first.
 
-    `seen_in` are addresses of public threads and changes in which the fault was met.
+    `seen_in` are addresses of public threads and changes in which the fault was met. `example` is a minimal one, in
+    one to six lines of at most 80 columns: the code that makes it, or the files, names or values that show it.
     """
 
     code: str
@@ -32,3 +33,4 @@ class Rule:
     action: str
     severity: Severity = Severity.ERROR
     seen_in: tuple[str, ...] = ()
+    example: str = ""

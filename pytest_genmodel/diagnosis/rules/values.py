@@ -12,6 +12,14 @@ RULES = (
         "Copy the component from the reference. If it was trained on purpose: --genmodel-expect=finetuned "
         "lets the denoiser change, and so does giving no expectation; no option lets another component "
         "change, so give a checkpoint that holds its new weights as --genmodel-ref.",
+        seen_in=(
+            "https://github.com/zai-org/CogVideo/issues/404",
+            "https://github.com/zai-org/CogVideo/issues/323",
+            "https://github.com/continue-revolution/sd-webui-animatediff/issues/282",
+            "https://github.com/huggingface/diffusers/issues/1009",
+        ),
+        example="parameters = [*transformer.parameters(), *vae.parameters()]\n"
+        "optimizer = torch.optim.AdamW(parameters, lr=1e-5)   # the VAE too",
     ),
     Rule(
         "GM302",
@@ -19,12 +27,19 @@ RULES = (
         "The contract requires this component to change, and every tensor equals the reference's: the "
         "training result was not saved, or nothing was trained.",
         "Check which model object was saved, and that its parameters were given to the optimizer.",
+        seen_in=("https://github.com/huggingface/diffusers/issues/9332",),
+        example="model = copy.deepcopy(pipeline.transformer)\n"
+        "train(model)\n"
+        'pipeline.save_pretrained("outputs/run-17")   # holds the old one',
     ),
     Rule(
         "GM303",
         "model differs from its file",
         "A tensor of the loaded model is not what its file holds: something changed it while loading.",
         "Look for code that runs at load time: initialisation after loading, a second load, a lossy cast.",
+        seen_in=("https://github.com/jhbastek/VideoMetamaterials/issues/2",),
+        example="model = CogVideoXTransformer3DModel.from_pretrained(path)\n"
+        "model.apply(init_weights)                    # after loading",
     ),
     Rule(
         "GM304",
@@ -32,6 +47,12 @@ RULES = (
         "A tensor holds NaN or Inf.",
         "Go back to the last checkpoint without them; in training, check the gradient scale and fp16 "
         "overflow.",
+        seen_in=(
+            "https://github.com/bmaltais/kohya_ss/issues/2541",
+            "https://github.com/zai-org/CogVideo/commit/36f133378869a4e5e5480f1a0df43e1f80c24c3c",
+            "https://github.com/PKU-YuanGroup/Open-Sora-Plan/issues/524",
+        ),
+        example='>>> weights["transformer_blocks.3.ff.net.2.weight"].isnan().any()\ntensor(True)',
     ),
     Rule(
         "GM305",
@@ -39,6 +60,11 @@ RULES = (
         "The values went through a narrower dtype: each is the reference's, rounded.",
         "Save in the dtype of the reference. If the narrower dtype is meant, save the reference in it too "
         "and give that as --genmodel-ref.",
+        seen_in=(
+            "https://github.com/intel/auto-round/pull/2205",
+            "https://github.com/huggingface/diffusers/pull/8778",
+        ),
+        example='vae.to(torch.bfloat16).save_pretrained("vae")\n# the reference is stored in float32',
     ),
     Rule(
         "GM306",
@@ -46,6 +72,8 @@ RULES = (
         "The weights of a component that may change differ from the reference's.",
         "Nothing to do if the component was trained.",
         Severity.NOTE,
+        example="$ genmodel diff --expect=finetuned base outputs/run-17\n"
+        "transformer: 113 of 113 tensors changed, the one that moved most first",
     ),
     Rule(
         "GM307",
@@ -55,7 +83,11 @@ RULES = (
         "Compare the file's size and checksum with its source; then check that this layer was saved and "
         "trained.",
         Severity.WARNING,
-        seen_in=("https://github.com/huggingface/transformers/pull/43880",),
+        seen_in=(
+            "https://github.com/huggingface/transformers/pull/43880",
+            "https://github.com/huggingface/diffusers/issues/11989",
+        ),
+        example='>>> weights["transformer_blocks.1.ff.net.2.weight"].count_nonzero()\ntensor(0)',
     ),
     Rule(
         "GM308",
@@ -63,6 +95,9 @@ RULES = (
         "Every value of a matrix is the same number: it was filled, and never trained or loaded.",
         "Check that this layer was saved and trained; look for a fill (`ones_`, `constant_`) after loading.",
         Severity.WARNING,
+        example='>>> weight = weights["transformer_blocks.1.attn1.to_q.weight"]\n'
+        ">>> weight.min() == weight.max()\n"
+        "tensor(True)",
     ),
     Rule(
         "GM309",
@@ -70,7 +105,12 @@ RULES = (
         "The values are spread just as the library initialises a new layer: no training and no file has "
         "touched them. `from_config` builds such a model without a word.",
         "Load with `from_pretrained`, not `from_config`, and read the loader's missing keys.",
-        seen_in=("https://github.com/huggingface/diffusers/issues/3428",),
+        seen_in=(
+            "https://github.com/huggingface/diffusers/issues/3428",
+            "https://github.com/jhbastek/VideoMetamaterials/issues/2",
+        ),
+        example='config = CogVideoXTransformer3DModel.load_config("base/transformer")\n'
+        "model = CogVideoXTransformer3DModel.from_config(config)   # random",
     ),
     Rule(
         "GM310",
@@ -79,7 +119,13 @@ RULES = (
         "not: one was saved in the place of the other, or the decay is 0.",
         "Check which copy the save took (`ema.store`, `copy_to`, `restore`), and the decay.",
         Severity.WARNING,
-        seen_in=("https://github.com/huggingface/diffusers/issues/1818",),
+        seen_in=(
+            "https://github.com/huggingface/diffusers/issues/1818",
+            "https://github.com/mir-group/nequip/pull/590",
+        ),
+        example="$ sha256sum transformer/*.safetensors transformer_ema/*.safetensors\n"
+        "8d2c41f0...  transformer/diffusion_pytorch_model.safetensors\n"
+        "8d2c41f0...  transformer_ema/diffusion_pytorch_model.safetensors",
     ),
     Rule(
         "GM311",
@@ -88,6 +134,10 @@ RULES = (
         "have moved: nothing ever updated it.",
         "Call `ema_model.step(...)` after every optimizer step, on the parameters that are trained.",
         seen_in=("https://github.com/huggingface/diffusers/issues/5783",),
+        example="ema = EMAModel(transformer.parameters())\n"
+        "for batch in loader:\n"
+        "    train_step(batch)        # and no ema.step(transformer.parameters())\n"
+        'ema.save_pretrained("transformer_ema")',
     ),
     Rule(
         "GM312",
@@ -98,6 +148,9 @@ RULES = (
         "to do.",
         Severity.NOTE,
         seen_in=("https://github.com/huggingface/peft/issues/1388",),
+        example="model = load(base, torch_dtype=torch.bfloat16)\n"
+        "merge(model, lora)\n"
+        'model.to(torch.float32).save_pretrained("merged")',
     ),
     Rule(
         "GM313",
@@ -110,6 +163,8 @@ RULES = (
             "https://github.com/zai-org/CogVideo/commit/36f133378869a4e5e5480f1a0df43e1f80c24c3c",
             "https://github.com/huggingface/finetrainers/issues/182",
         ),
+        example='>>> weights["encoder.block.5.layer.1.DenseReluDense.wo.weight"].max()\n'
+        "tensor(73728., dtype=torch.bfloat16)         # float16 ends at 65504",
     ),
     Rule(
         "GM314",
@@ -117,6 +172,11 @@ RULES = (
         "A tensor holds what the reference keeps under another name of the same shape. Names, shapes and "
         "every statistic of the whole file are right.",
         "Look at the table of names in the converter: two lines of it are crossed.",
+        seen_in=("https://github.com/bghira/SimpleTuner/issues/1497",),
+        example="NAMES = {\n"
+        '    "attention.query": "attn1.to_k",         # crossed\n'
+        '    "attention.key": "attn1.to_q",\n'
+        "}",
     ),
     Rule(
         "GM315",
@@ -127,6 +187,8 @@ RULES = (
         "Do not use the file. Consolidate again with the version of DeepSpeed (or FSDP) that wrote the "
         "pieces.",
         seen_in=("https://github.com/deepspeedai/DeepSpeed/issues/1165",),
+        example="start = sum(sizes[:index]) + 2               # two elements too far\n"
+        "weight = flat[start : start + sizes[index]].view(shape)",
     ),
     Rule(
         "GM316",
@@ -137,6 +199,8 @@ RULES = (
         "the scale of merges and averages.",
         Severity.WARNING,
         seen_in=("https://github.com/huggingface/diffusers/issues/1009",),
+        example="for parameter in vae.parameters():           # frozen: no gradient\n"
+        "    parameter.mul_(1 - lr * weight_decay)    # decays all the same",
     ),
     Rule(
         "GM317",
@@ -146,5 +210,8 @@ RULES = (
         "Look for missing keys where the model was loaded for training (strict=False, a wrong prefix, a new "
         "shape).",
         seen_in=("https://github.com/zai-org/CogVideo/issues/374",),
+        example="model.load_state_dict(load_file(path), strict=False)\n"
+        "# missing: norm_out.linear.weight, so it stays random\n"
+        "train(model)",
     ),
 )

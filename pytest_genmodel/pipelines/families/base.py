@@ -83,6 +83,9 @@ class Family(ABC):
     inert_config: (class, key) pairs that the installed classes accept and never use.
     unread: patterns of tensors (`vae.decoder.mid_block.*`) that the installed classes store and never read, or that
         the pipeline reads outside of their component.
+    masks_padding: components that are given a mask of the prompt's padding, and must pass over it. A family whose
+        denoiser reads the padding by design (CogVideoX: the states of pads are tokens like others) names none.
+    zeros_for_padding: whether zeros stand for the padding in what the denoiser is given.
     soft_config: keys that say for which size a model was made, and change no tensor by themselves.
     """
 
@@ -101,6 +104,8 @@ class Family(ABC):
     is_known: bool = True
     inert_config: frozenset[tuple[str, str]] = frozenset()
     unread: tuple[str, ...] = ()
+    masks_padding: tuple[str, ...] = ()
+    zeros_for_padding: bool = False
     soft_config: frozenset[str] = frozenset()
 
     def denoisers(self, present: Collection[str]) -> tuple[str, ...]:
@@ -123,6 +128,18 @@ class Family(ABC):
     def contradictions(self, checkpoint: Checkpoint) -> Iterator[Contradiction]:
         """Facts of the configuration that contradict each other; nothing is loaded, no reference is needed."""
         return iter(())
+
+    def frames_made(self, checkpoint: Checkpoint, probe: Probe) -> int | None:
+        """How many frames the pipeline makes of a probe; None where there is no rule."""
+        return probe.frames
+
+    def strengths(self, probe: Probe, frames: int) -> tuple[float, ...]:
+        """The strength of guidance of the probe: one for all, or one for each of so many frames."""
+        return (probe.guidance,)
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Numbers that the denoiser must be told in its first call, by the argument; the last row of a batch."""
+        return {}
 
     @staticmethod
     def stored_configs(checkpoint: Checkpoint, *names: str) -> tuple[Mapping[str, Any], ...]:

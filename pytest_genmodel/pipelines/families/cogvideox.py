@@ -85,6 +85,11 @@ class CogVideoX(Family):
         config = checkpoint.components[self.denoiser].config
         return {"max_sequence_length": config.get("max_text_seq_length", 226)}
 
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """The 1.5 model takes an offset, which is always 2."""
+        config = checkpoint.components[self.denoiser].config
+        return {} if config.get("ofs_embed_dim") is None else {"ofs": (2.0,)}
+
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
     ) -> torch.Tensor:

@@ -37,6 +37,14 @@ class FramePack(HunyuanVideo):
         """The defaults of the call."""
         return Geometry(height=720, width=1280, frames=129)
 
+    def frames_made(self, checkpoint: Checkpoint, probe: Probe) -> int | None:
+        """Whole sections, each of so many frames as its window has: no rule in what is asked for."""
+        return None
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Guidance times 1,000."""
+        return {"guidance": (1000.0 * probe.guidance,)}
+
     def image_stands(self, checkpoint: Checkpoint) -> str:
         """Among the clean tokens, and no frame is dropped."""
         return "clean tokens"

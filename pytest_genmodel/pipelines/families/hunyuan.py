@@ -35,6 +35,11 @@ class HunyuanVideo(Family):
     title = "HunyuanVideo"
     pipeline_classes: tuple[str, ...] = ("HunyuanVideoImageToVideoPipeline",)
     guidance = 6.0
+    masks_padding = ("text_encoder", "transformer")
+    unread = (  # LLaVA takes the states before CLIP's last layer, the 24th, and its norm
+        "text_encoder.*vision_tower.*post_layernorm.*",
+        "text_encoder.*vision_tower.*layers.23.*",
+    )
     image_enters = (
         "as tokens of LLaVA in the text, and as a latent: beside the noise with a mask (latent_concat), or in place "
         "of the first frame (token_replace)"
@@ -57,6 +62,18 @@ class HunyuanVideo(Family):
             raise BadInputError(
                 f"{frames} frames cannot be made: the pipeline drops the first {DROPPED} (the least is {DROPPED + 1})"
             )
+
+    def frames_made(self, checkpoint: Checkpoint, probe: Probe) -> int | None:
+        """What was asked for, without the frames that are dropped at the beginning."""
+        dropped = DROPPED if self.image_stands(checkpoint) == "latent_concat" else 0
+        return probe.frames - dropped
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Guidance times 1,000, where the model has it as an input."""
+        if not checkpoint.components[self.denoiser].config.get("guidance_embeds", False):
+            return {}
+        scale = self.own_arguments(checkpoint, probe).get("guidance_scale", probe.guidance)
+        return {"guidance": (1000.0 * scale,)}
 
     def image_stands(self, checkpoint: Checkpoint) -> str:
         """Where the image's latent is: `latent_concat` or `token_replace`."""

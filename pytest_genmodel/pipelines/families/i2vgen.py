@@ -52,6 +52,10 @@ class I2VGenXL(Family):
 
         return {"clip_skip": None} if int(transformers.__version__.partition(".")[0]) >= 5 else {}
 
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Frames a second."""
+        return {"fps": (float(FPS),)}
+
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
     ) -> torch.Tensor:

@@ -24,6 +24,7 @@ class LTX(Family):
     title = "LTX-Video"
     pipeline_classes: tuple[str, ...] = ("LTXImageToVideoPipeline",)
     guidance = 3.0
+    masks_padding: tuple[str, ...] = ("transformer",)  # its T5 is given no mask
     image_enters = "as the first latent frame, whose tokens have timestep 0"
     latent_axes = ("batch", "token", "channel")
     unread = ("vae.latents_mean", "vae.latents_std")  # the pipeline reads them
@@ -38,6 +39,10 @@ class LTX(Family):
         stages = sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
         along_time = config.get("patch_size_t", 1) * 2**stages
         return Grid(pixels=32, frames=config.get("temporal_compression_ratio") or along_time)
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """How many seconds a latent frame stands for, counted from the frames that one holds."""
+        return {"rope_interpolation_scale[0]": (self.grid(checkpoint).frames / FRAME_RATE,)}
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Latents normalised by the autoencoder's own statistics and packed; the first frame's tokens stay clean."""
@@ -86,10 +91,15 @@ class LTXCondition(LTX):
     name = "ltx-condition"
     title = "LTX-Video with conditions"
     pipeline_classes = ("LTXConditionPipeline",)
+    masks_padding = ("text_encoder", "transformer")
 
     def own_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
         """The image is the condition at frame 0, as the call's default has it."""
         return {"frame_index": 0, "strength": 1.0}
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Positions are told as coordinates."""
+        return {}
 
     def positions(self, pipeline: Any, shape: Mapping[str, int]) -> dict[str, Any]:
         """Coordinates of every token in pixels and seconds."""

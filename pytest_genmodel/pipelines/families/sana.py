@@ -22,6 +22,7 @@ class SanaVideo(Family):
     title = "Sana-Video"
     pipeline_classes = ("SanaImageToVideoPipeline",)
     guidance = 6.0
+    masks_padding = ("text_encoder", "transformer")
     image_enters = "as the first latent frame, whose tokens have timestep 0"
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:

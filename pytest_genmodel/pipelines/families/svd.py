@@ -58,6 +58,15 @@ class StableVideoDiffusion(Family):
         """Guidance rises from 1 in the first frame to the probe's in the last."""
         return {"max_guidance_scale": probe.guidance}
 
+    def strengths(self, probe: Probe, frames: int) -> tuple[float, ...]:
+        """From 1 in the first frame to the probe's in the last, in equal steps."""
+        steps = max(1, frames - 1)
+        return tuple(1 + (probe.guidance - 1) * frame / steps for frame in range(frames))
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Frames a second (the model was trained with one less), motion, and the noise on the image."""
+        return {"added_time_ids": (FPS - 1.0, float(MOTION), AUGMENTATION)}
+
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
     ) -> torch.Tensor:

@@ -33,6 +33,8 @@ class Wan(Family):
     pipeline_classes: tuple[str, ...] = ("WanImageToVideoPipeline",)
     experts: tuple[str, ...] = ("transformer_2",)
     guidance = 5.0
+    masks_padding = ("text_encoder",)
+    zeros_for_padding = True
     image_enters = (
         "as a latent with a mask beside the noise and, in 2.1, as CLIP tokens; with expand_timesteps (2.2 5B) as "
         "latent frame 0, whose timestep is 0"
