@@ -31,8 +31,9 @@ def _attention(change: Callable[..., Any]) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM932",
     "absolute_checks",
+    place=Place(None, "scaled_dot_product_attention"),
     layer=_LAYER,
     entries=("sdpa-efficient-stride0-kv",),
     seen_in="https://github.com/pytorch/pytorch/issues/191937",
@@ -51,8 +52,9 @@ def last_key_left_out(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM932",
     "absolute_checks",
+    place=Place(None, "scaled_dot_product_attention"),
     layer=_LAYER,
     model="hunyuan-i2v",
     entries=("hunyuanvideo-31-attention-torch-mode", "sdpa-bf16-mask-wrong"),
@@ -71,7 +73,9 @@ def attention_mask_ignored(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "absolute_checks", layer=_LAYER)
+@broken_library(
+    "GM932", "absolute_checks", place=Place("transformer", "transformer_blocks.0.attn1"), layer=_LAYER
+)
 @contextmanager
 def attention_not_scaled(copy: Copy) -> Iterator[None]:
     """The attention kernel does not divide by the root of the head's width."""
@@ -84,8 +88,9 @@ def attention_not_scaled(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM933",
     "absolute_checks",
+    place=Place(None, "conv3d"),
     layer=_LAYER,
     entries=("conv3d-bf16-wrong-cudnn",),
     seen_in="https://github.com/pytorch/pytorch/issues/163539",

@@ -9,7 +9,6 @@ from typing import Any
 from pytest_genmodel.faults.copy import Copy
 from pytest_genmodel.faults.library import (
     Original,
-    class_of,
     denoiser_sees,
     only_for,
     pipeline_class,
@@ -68,8 +67,9 @@ def image_latents_are_zero(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "denoiser_call",
+    "GM934",
+    "absolute_checks",
+    place=Place("vae", "image"),
     layer="dataset-cache",
     entries=("cogvideo-i2v-image-unnormalised-cached-path",),
     seen_in=_PREPROCESS,
@@ -82,8 +82,9 @@ def image_from_0_to_255(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "denoiser_call",
+    "GM934",
+    "absolute_checks",
+    place=Place("vae", "image"),
     layer=_IMAGE,
     entries=("svd-xtend-pixel-range",),
     seen_in="https://github.com/pixeli99/SVD_Xtend/commit/5d155c1326f1a5db45618054f222c867c59067ef",
@@ -96,8 +97,9 @@ def image_from_0_to_1(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "denoiser_call",
+    "GM934",
+    "absolute_checks",
+    place=Place("vae", "image"),
     layer=_IMAGE,
     entries=("diffusion-pipe-wan-first-frame-scale",),
     seen_in="https://github.com/tdrussell/diffusion-pipe/commit/8f83dbf25d03219df705570ec03e62be04bc402f",
@@ -110,8 +112,9 @@ def image_range_changed_twice(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "denoiser_call",
+    "GM945",
+    "absolute_checks",
+    place=Place("unet", "added_time_ids"),
     layer=_IMAGE,
     model="svd",
     entries=("svd-xtend-noise-aug-id",),
@@ -133,8 +136,9 @@ def noise_on_the_image_not_told(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "conditions_matter",
+    "GM930",
+    "absolute_checks",
+    place=Place("transformer", "image_rotary_emb"),
     layer="positional-embedding",
     seen_in="https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",
 )
@@ -147,8 +151,9 @@ def rotary_positions_dropped(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "denoiser_call",
+    "GM930",
+    "absolute_checks",
+    place=Place("transformer", "image_rotary_emb"),
     layer="positional-embedding",
     entries=("cogvideo-rope-temporal-patch",),
     seen_in="https://github.com/zai-org/CogVideo/commit/2fb763d25f75eed3a02cd95dcfe0015ba5dde390",
@@ -211,31 +216,9 @@ def prompt_is_ignored(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "conditions_matter",
-    layer="text-encoder",
-    model="wan2.1-i2v",
-    entries=("chroma-padding-mask-order",),
-    seen_in="https://github.com/huggingface/diffusers/pull/12508",
-)
-@contextmanager
-def padding_counts_as_text(copy: Copy) -> Iterator[None]:
-    """The mask of the text encoder covers what was filled up: padding counts as words."""
-    only_for(copy, "wan")
-
-    def make(original: Original) -> Original:
-        def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:
-            return original(self, input_ids, attention_mask * 0 + 1, **options)
-
-        return forward
-
-    with replaced(class_of(copy, "text_encoder"), "forward", make):
-        yield
-
-
-@broken_library(
-    None,
-    "denoiser_call",
+    "GM935",
+    "absolute_checks",
+    place=Place("transformer", "timestep"),
     layer="precision/attention-backend",
     entries=("timestep-rounded-to-bf16",),
     seen_in="https://github.com/huggingface/diffusers/issues/9405",
@@ -251,7 +234,7 @@ def timestep_rounded(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "denoiser_call", layer="scheduler")
+@broken_library("GM935", "absolute_checks", place=Place("transformer", "timestep"), layer="scheduler")
 @contextmanager
 def timestep_from_0_to_1(copy: Copy) -> Iterator[None]:
     """The denoiser is given the timestep as a share of the schedule, not as its number."""
@@ -259,7 +242,7 @@ def timestep_from_0_to_1(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "denoiser_call", layer="version-skew")
+@broken_library("GM936", "absolute_checks", place=Place(None, "step 1"), layer="version-skew")
 @contextmanager
 def guidance_the_wrong_way_round(copy: Copy) -> Iterator[None]:
     """The two halves of classifier-free guidance have changed places: the video flees the prompt."""

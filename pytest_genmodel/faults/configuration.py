@@ -183,10 +183,10 @@ def learned_positions_switched_off(copy: Copy) -> Place:
 
 
 @fault(
-    None,
-    "same_config",
+    "GM432",
+    "known_fields",
+    severity="warning",
     layer="version-skew",
-    needs_reference=True,
     entries=("config-attr-ignored-by-older-library",),
     seen_in="https://github.com/huggingface/diffusers/issues/12889",
 )
@@ -282,3 +282,36 @@ def steps_spaced_otherwise(copy: Copy) -> Place:
 def schedule_of_a_tenth(copy: Copy) -> Place:
     """The schedule has a tenth of the steps that the model was trained with."""
     return _set(copy, "scheduler", "num_train_timesteps", lambda value: value // 10)
+
+
+@fault("GM433", "known_fields", layer="version-skew", entries=("config-attr-ignored-by-older-library",))
+def field_of_a_newer_library_that_decides(copy: Copy) -> Place:
+    """A later version wrote the configuration, with a field that decides how tokens are placed."""
+    file = copy.set(copy.denoiser, _diffusers_version="99.0.0", rope_axes_dim_2=[4, 6, 6])
+    return Place(copy.denoiser, f"{file}:rope_axes_dim_2")
+
+
+@fault("GM434", "known_fields", layer="version-skew", severity="note")
+def written_by_a_newer_library(copy: Copy) -> Place:
+    """A later version than the installed one wrote the configuration; every field of it is known."""
+    file = copy.set("vae", _diffusers_version="99.0.0")
+    return Place("vae", f"{file}:_diffusers_version")
+
+
+@fault("GM941", "sound_prediction", layer="scheduler", level="quick", model="cogvideox-i2v-trained")
+def prediction_type_of_another_model(copy: Copy) -> Place:
+    """Both sides say that the model predicts the clean latents; it was trained to predict velocity."""
+    return Place("scheduler", copy.set_known("scheduler", "prediction_type", lambda _: "sample"))
+
+
+@fault(
+    "GM943",
+    "sound_autoencoder",
+    layer="vae",
+    severity="warning",
+    level="quick",
+    model="cogvideox-i2v-trained",
+)
+def scaling_factor_of_another_autoencoder(copy: Copy) -> Place:
+    """Both sides scale latents by the factor of another autoencoder, an eighth of the right one."""
+    return Place("vae", copy.set_known("vae", "scaling_factor", lambda value: value / 8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from pytest_genmodel.faults.registry import Place, broken_library
 
 
 @broken_library(
-    None,
+    "GM944",
     "absolute_checks",
+    place=Place("vae", "frame 9"),
     layer="vae",
     entries=("comfy-wan-vae-colour-drift",),
     seen_in="https://github.com/Comfy-Org/ComfyUI/issues/13090",
@@ -35,7 +36,11 @@ def cache_between_chunks_lost(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None, "absolute_checks", layer="vae", seen_in="https://github.com/huggingface/finetrainers/issues/168"
+    "GM937",
+    "absolute_checks",
+    place=Place("vae", "latents"),
+    layer="vae",
+    seen_in="https://github.com/huggingface/finetrainers/issues/168",
 )
 @contextmanager
 def latents_scaled_the_wrong_way(copy: Copy) -> Iterator[None]:
@@ -73,7 +78,7 @@ def tiles_do_not_fit(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library("GM924", "sound_video", layer="image-conditioning")
+@broken_library("GM938", "absolute_checks", place=Place("vae", "frame 0"), layer="image-conditioning")
 @contextmanager
 def frames_in_reverse(copy: Copy) -> Iterator[None]:
     """The decoded frames come out in reverse: the image given is the last one."""
@@ -92,7 +97,7 @@ def frames_in_reverse(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library("GM921", "sound_video", layer="vae")
+@broken_library("GM938", "absolute_checks", place=Place("vae", "frame 0"), layer="vae")
 @contextmanager
 def every_frame_is_the_first(copy: Copy) -> Iterator[None]:
     """The decoder repeats its first frame: the video stands still."""
@@ -123,6 +128,50 @@ def black_frames(copy: Copy) -> Iterator[None]:
                 result.sample = result.sample * 0 - 1
                 return result
             return (result[0] * 0 - 1, *result[1:])
+
+        return decode
+
+    with replaced(class_of(copy, "vae"), "decode", make):
+        yield
+
+
+@broken_library(
+    "GM942",
+    "sound_autoencoder",
+    layer="vae",
+    model="cogvideox-i2v-trained",
+    place=Place("vae", "vae.decode"),
+)
+@contextmanager
+def colours_exchanged(copy: Copy) -> Iterator[None]:
+    """The decoder gives blue, green and red where red, green and blue are meant."""
+    with _decoded_becomes(copy, lambda video: video.flip(1)):
+        yield
+
+
+@broken_library(
+    "GM942",
+    "sound_autoencoder",
+    layer="vae",
+    model="cogvideox-i2v-trained",
+    place=Place("vae", "vae.decode"),
+)
+@contextmanager
+def decoded_to_0_to_1(copy: Copy) -> Iterator[None]:
+    """The decoder gives 0 to 1 where everyone takes it to give -1 to 1: the video is pale and has no black."""
+    with _decoded_becomes(copy, lambda video: (video + 1) / 2):
+        yield
+
+
+@contextmanager
+def _decoded_becomes(copy: Copy, change: Callable[[Any], Any]) -> Iterator[None]:
+    def make(original: Original) -> Original:
+        def decode(self: Any, *arguments: Any, **options: Any) -> Any:
+            result = original(self, *arguments, **options)
+            if hasattr(result, "sample"):
+                result.sample = change(result.sample)
+                return result
+            return (change(result[0]), *result[1:])
 
         return decode
 

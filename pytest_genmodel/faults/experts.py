@@ -41,7 +41,7 @@ def boundary_between_the_experts_moved(copy: Copy) -> Place:
     return Place(None, f"{INDEX}:boundary_ratio")
 
 
-@fault("GM301", "same_weights", layer="config", model=_MODEL, expect="identical")
+@fault("GM431", "same_weights", layer="config", model=_MODEL, expect="identical")
 def experts_exchanged(copy: Copy) -> Place:
     """The two denoisers lie in each other's folder: each works at the noise levels of the other."""
     _two(copy)
@@ -50,4 +50,4 @@ def experts_exchanged(copy: Copy) -> Place:
     os.replace(one, aside)
     os.replace(other, one)
     os.replace(aside, other)
-    return Place("transformer")
+    return Place("transformer", "transformer/")

@@ -52,20 +52,32 @@ def only_for(copy: Copy, family: str) -> None:
 
 
 @contextmanager
-def denoiser_sees(copy: Copy, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
-    """Let the denoiser be called with other arguments than the pipeline gave: whoever watches the call sees them."""
+def component_sees(
+    copy: Copy, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[None]:
+    """Let a component be called with other arguments than the pipeline gave: whoever watches the call sees them."""
     import inspect
 
-    cls = class_of(copy, copy.denoiser)
+    cls = class_of(copy, name)
     signature = inspect.signature(cls.forward)
 
     def make(original: Original) -> Original:
         def call(self: Any, *arguments: Any, **options: Any) -> Any:
             bound = signature.bind(self, *arguments, **options)
-            given = {name: value for name, value in bound.arguments.items() if name != "self"}
+            given = {key: value for key, value in bound.arguments.items() if key != "self"}
+            for key, parameter in signature.parameters.items():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    given |= given.pop(key, {})
             return original(self, **change(given))
 
         return call
 
     with replaced(cls, "__call__", make):
+        yield
+
+
+@contextmanager
+def denoiser_sees(copy: Copy, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """`component_sees`, for the denoiser."""
+    with component_sees(copy, copy.denoiser, change):
         yield

@@ -88,11 +88,11 @@ def rounded_while_loading(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
-    "coverage",
+    "GM931",
+    "absolute_checks",
     layer="positional-embedding",
-    place=Place("transformer"),
-    model="cogvideox1.5-i2v",
+    place=Place("transformer", "rope.freqs_cos"),
+    model="wan2.1-i2v",
     entries=("non-persistent-buffer-uninitialised",),
     seen_in="https://github.com/huggingface/transformers/issues/48892",
 )

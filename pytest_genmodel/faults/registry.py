@@ -50,6 +50,7 @@ _MODULES = (
     "adapters",
     "experts",
     "conditioning",
+    "prompts",
     "attention",
     "schedules",
     "randomness",

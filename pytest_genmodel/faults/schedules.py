@@ -50,11 +50,11 @@ def shifted_twice(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    "GM602",
+    "GM605",
     "save_load_round_trip",
     layer="scheduler",
     model="hunyuan-i2v",
-    place=Place("scheduler"),
+    place=Place("scheduler", "scheduler:shift"),
     entries=("runtime-shift-not-serialised",),
     seen_in="https://github.com/huggingface/diffusers/pull/10269",
 )
@@ -68,7 +68,7 @@ def shift_of_the_run_not_saved(copy: Copy) -> Iterator[None]:
             scheduler = original(*arguments, **options)
             if not set_once:
                 set_once.append(True)
-                scheduler.set_shift(7.0)
+                scheduler.set_shift(3.0)
             return scheduler
 
         return from_pretrained
@@ -105,8 +105,9 @@ def state_kept_between_calls(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM940",
     "absolute_checks",
+    place=Place("scheduler", "scheduler:add_noise"),
     layer="scheduler",
     entries=("add-noise-half-precision-no-noise",),
     seen_in="https://github.com/huggingface/diffusers/pull/9004",
