@@ -50,6 +50,8 @@ class GenmodelGroup(pytest.Collector):
             settings.ladder,
             settings.sampler or settings.sample_command or _given(self.config, "sampler"),
             settings.cache,
+            baseline=settings.baseline is not None,
+            trace=settings.trace,
         )[self.name]
         for index, label in enumerate(self.genmodel.labels):
             for claim in claims:

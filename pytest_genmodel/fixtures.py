@@ -32,7 +32,7 @@ def genmodel_target(request: pytest.FixtureRequest) -> int:
     """Which candidate a test is about: parametrized where there are several."""
     session = request.config.stash[SESSION]
     if not session.labels:
-        _not_given("no candidate was given (--genmodel-ckpt=SPEC)", session)
+        not_given("no candidate was given (--genmodel-ckpt=SPEC)", session)
     return int(getattr(request, "param", 0))
 
 
@@ -53,7 +53,7 @@ def genmodel_reference(request: pytest.FixtureRequest) -> Pipeline:
     """The pipeline that is trusted; the test is skipped where none was given."""
     session = request.config.stash[SESSION]
     if session.settings.reference is None:
-        _not_given("no reference was given (--genmodel-ref=SPEC)", session)
+        not_given("no reference was given (--genmodel-ref=SPEC)", session)
     spec = session.settings.reference
     return _opened(lambda: session.pipeline(spec))
 
@@ -94,7 +94,7 @@ def genmodel_claim(request: pytest.FixtureRequest) -> None:
     judge_item(request.node, session, candidate, claim.invariant, claim.parameters)
 
 
-def _not_given(reason: str, session: GenmodelSession) -> NoReturn:
+def not_given(reason: str, session: GenmodelSession) -> NoReturn:
     """A test that asks for what was not given is skipped, and is an error under a strict policy."""
     from pytest_genmodel.outcomes import skip
 

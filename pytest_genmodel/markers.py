@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_genmodel.diagnosis.allowance import Allowances
     from pytest_genmodel.session import GenmodelSession
 
 MARKER = "invariant"
 MARKER_HELP = (
     "invariant(name, **parameters): judge the invariant `name` for the candidate before the test's body runs; "
-    "several on one test make several items (pytest-genmodel)"
+    "several on one test make several items; allow={'GM412': 'why'} are findings that are there on purpose "
+    "(pytest-genmodel)"
 )
 CLAIM_FIXTURE = "_genmodel_claim"
 TARGET_FIXTURE = "_genmodel_target"
@@ -35,7 +37,8 @@ class MarkedClaim:
 def generate(metafunc: pytest.Metafunc, genmodel: GenmodelSession) -> None:
     """Make an item for each candidate (where there are several) and for each invariant marker.
 
-    Raises a collection error for a marker without a name, with an unknown name or with an unknown parameter.
+    Raises a collection error for a marker without a name, with an unknown name or parameter, or with an allowance
+    without a reason.
     """
     several = len(genmodel.labels) > 1
     has_target = TARGET_FIXTURE in metafunc.fixturenames
@@ -78,6 +81,7 @@ def _marks(metafunc: pytest.Metafunc) -> list[pytest.Mark]:
 
 
 def _claim(mark: pytest.Mark, where: str) -> MarkedClaim:
+    from pytest_genmodel.diagnosis.allowance import ALLOW
     from pytest_genmodel.errors import BadInputError
     from pytest_genmodel.invariants.registry import find
 
@@ -85,20 +89,40 @@ def _claim(mark: pytest.Mark, where: str) -> MarkedClaim:
         raise pytest.Collector.CollectError(
             f"{where}: @pytest.mark.invariant takes one name and keyword parameters, not {mark.args!r}"
         )
+    parameters = dict(mark.kwargs)
     try:
-        find(mark.args[0]).check(mark.kwargs)
+        given = parameters.pop(ALLOW, None)
+        find(mark.args[0]).check(parameters)
+        if given is not None:
+            parameters[ALLOW] = _allowances(given)
     except BadInputError as error:
         raise pytest.Collector.CollectError(f"{where}: {error}") from None
-    return MarkedClaim(mark.args[0], dict(mark.kwargs))
+    return MarkedClaim(mark.args[0], parameters)
+
+
+def _allowances(given: object) -> Allowances:
+    from pytest_genmodel.diagnosis.allowance import ALLOW, check_known, parse_all
+    from pytest_genmodel.errors import BadInputError
+
+    try:
+        allowances = parse_all(given)
+        check_known(allowances)
+    except BadInputError as error:
+        raise BadInputError(f"{ALLOW}={error}") from None
+    return allowances
 
 
 def _ids(claims: list[MarkedClaim]) -> list[str]:
     """Name each claim; parameters are told where one invariant stands there twice."""
+    from pytest_genmodel.diagnosis.allowance import ALLOW
+
     names = [claim.invariant for claim in claims]
     return [
         claim.invariant
         if names.count(claim.invariant) == 1
-        else "-".join([claim.invariant, *(f"{k}={_short(v)}" for k, v in claim.parameters.items())])
+        else "-".join(
+            [claim.invariant, *(f"{k}={_short(v)}" for k, v in claim.parameters.items() if k != ALLOW)]
+        )
         for claim in claims
     ]
 

@@ -26,17 +26,18 @@ def judge_item(
     `raise_failures` when the item is called.
     """
     from pytest_genmodel.invariants.verdict import Outcome
+    from pytest_genmodel.reports.text import unjudged_text
 
     before = genmodel.samples.computed
     verdict = genmodel.judge(candidate, name, parameters)
-    _record(item, genmodel, candidate, verdict, genmodel.samples.computed - before)
+    record = _record(item, genmodel, candidate, verdict, genmodel.samples.computed - before)
     if verdict.outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE):
         for title, text in verdict.attachments.items():
             item.add_report_section("setup", title, text)
     if verdict.outcome is Outcome.SKIPPED:
         skip(verdict.reason or "does not apply")
     if verdict.outcome is Outcome.INCONCLUSIVE:
-        pytest.fail(f"{name} could not be judged: {verdict.reason}", pytrace=False)
+        pytest.fail(unjudged_text(record), pytrace=False)
 
 
 def skip_item(
@@ -57,7 +58,9 @@ def skip_item(
 
 def skip(reason: str) -> NoReturn:
     """Skip, at the place of the item and not of the line here."""
-    raise pytest.skip.Exception(reason, _use_item_location=True)
+    from pytest_genmodel.reports.text import printable
+
+    raise pytest.skip.Exception(printable(reason), _use_item_location=True)
 
 
 def raise_failures(item: pytest.Item) -> None:
@@ -71,18 +74,28 @@ def raise_failures(item: pytest.Item) -> None:
 
 def _record(
     item: pytest.Item, genmodel: GenmodelSession, candidate: int, verdict: Verdict, samples: int
-) -> None:
+) -> dict[str, Any]:
+    from pytest_genmodel.baseline_run import test_id
+    from pytest_genmodel.reports.junit import properties
+    from pytest_genmodel.reports.replay import replay
     from pytest_genmodel.reports.report import plain
 
+    config = item.config
     record = plain(
         {
             **verdict.to_json(),
             "id": item.nodeid,
             "candidate": genmodel.labels[candidate],
             "samples_computed": samples,
+            "replay": replay(test_id(item), genmodel.again, config.rootpath, config.invocation_params.dir),
         }
     )
     item.stash.setdefault(VERDICTS, []).append(record)
-    item.user_properties.append(("genmodel.outcome", record["outcome"]))
-    if codes := sorted({finding["code"] for finding in record["findings"]}):
-        item.user_properties.append(("genmodel.codes", ",".join(codes)))
+    item.user_properties.extend(properties(record))
+    if verdict.compared:
+        from pytest_genmodel.runs.observed import record as observed
+        from pytest_genmodel.runs.saved import key
+        from pytest_genmodel.saving import COMPARED
+
+        item.stash.setdefault(COMPARED, {})[key(record)] = [observed(one) for one in verdict.compared]
+    return dict(record)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import shutil
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel import hookspecs, markers, settings
+from pytest_genmodel import github, hookspecs, markers, settings
+from pytest_genmodel.baseline_run import BaselineRun, baseline, check_path, genmodel_baseline
 from pytest_genmodel.fixtures import (
     REPORT,
     SESSION,
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "baseline",
     "candidate",
     "genmodel",
+    "genmodel_baseline",
     "genmodel_candidate",
     "genmodel_claim",
     "genmodel_reference",
@@ -58,24 +63,63 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hookspecs)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Show the page of a rule, where that is all that was asked for; codes of the project's conftest are known."""
+    code = config.getoption(settings.EXPLAIN)
+    if code is None:
+        return None
+    from pytest_genmodel.cli.explain import known_rule, page_lines
+    from pytest_genmodel.errors import BadInputError
+
+    try:
+        rule = known_rule(code, "genmodel explain lists all of ours")
+    except BadInputError as error:
+        raise pytest.UsageError(f"--genmodel-explain={code}: {error}") from None
+    for line in page_lines(rule, shutil.get_terminal_size((100, 24)).columns):
+        print(line)
+    return 0
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings, check the specs, set up the run's session."""
     config.addinivalue_line("markers", markers.MARKER_HELP)
     config.addinivalue_line("markers", "genmodel: an item of pytest-genmodel's built-in suite")
     live = config.option.capture == "no"
     session = GenmodelSession(settings.read(config), echo=print if live else None)
+    session.again = settings.again(config, session.settings)
     config.stash[SESSION] = session
     if session.settings.candidates or session.settings.reference:
         _check_report_path(session)
         if not hasattr(config, "workerinput"):
             _check_specs(session)
+    if session.settings.baseline is not None:
+        _start_baseline(config, session)
     if session.settings.candidates:
         _take_selected(config)
         _start_report(config, session)
+        if session.settings.save_run is not None:
+            from pytest_genmodel.saving import Observing
+
+            config.pluginmanager.register(Observing(config, session), "genmodel-observing")
     if session.settings.audit:
         from pytest_genmodel.audit.plugin import AuditPlugin
 
         config.pluginmanager.register(AuditPlugin(config, session), "genmodel-audit")
+
+
+def _start_baseline(config: pytest.Config, session: GenmodelSession) -> None:
+    from pytest_genmodel.errors import BadInputError
+
+    if not hasattr(config, "workerinput"):
+        if session.settings.update_baseline:
+            check_path(str(session.settings.baseline))
+        try:
+            session.check_baseline()
+        except BadInputError as error:
+            session.close()
+            raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(BaselineRun(config, session), "genmodel-baseline")
 
 
 def _check_specs(session: GenmodelSession) -> None:
@@ -90,18 +134,30 @@ def _check_specs(session: GenmodelSession) -> None:
 
 def _check_report_path(session: GenmodelSession) -> None:
     """Find out before an hour of sampling that the report cannot be written."""
-    for name in ("json", "report"):
-        path = getattr(session.settings, name)
+    for name in ("json", "report", "sarif", "code-quality", "summary"):
+        path = getattr(session.settings, name.replace("-", "_"))
         if path is None:
             continue
         parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
         if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
             raise pytest.UsageError(f"--genmodel-{name}={path}: cannot be written there")
+    if session.settings.save_run is not None:
+        _check_run(session.settings.save_run)
     if session.settings.report is not None:
         from pytest_genmodel.reports.html.page import missing
 
         if problem := missing():
             raise pytest.UsageError(f"--genmodel-report={session.settings.report}: {problem}")
+
+
+def _check_run(folder: str) -> None:
+    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.runs.saved import check_folder
+
+    try:
+        check_folder(Path(folder))
+    except BadInputError as error:
+        raise pytest.UsageError(f"--genmodel-save-run={folder}: {error}") from None
 
 
 def _take_selected(config: pytest.Config) -> None:
@@ -140,6 +196,7 @@ def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
             "line": shlex.join(("pytest", *map(str, config.invocation_params.args))),
             "options": shlex.join(settings.spelled(session.settings)),
         },
+        allow=session.settings.allow,
     )
 
 
@@ -163,15 +220,31 @@ def pytest_make_collect_report(
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse marked items that nobody would judge; keep of the suite what was selected by id."""
-    markers.check_all_judged(items)
-    selected = getattr(config.option, SELECTED, None)
-    if not selected:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Refuse marked items that nobody would judge, and codes that nobody knows; select of the suite by id."""
+    try:
+        markers.check_all_judged(items)
+        _check_allowed(config.stash[SESSION])
+        _select(config, items)
+    except pytest.UsageError as error:
+        if hasattr(config, "workerinput"):
+            session.shouldfail = str(error)  # xdist's controller shows it; of the error it would see a crash
+        raise
+
+
+def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    session = config.stash[SESSION]
+    if not session.settings.candidates:
         return
     from pytest_genmodel.collection import SuiteItem
 
     suite = [item for item in items if isinstance(item, SuiteItem)]
+    session.suite_size = len(suite)
+    selected = getattr(config.option, SELECTED, None)
+    if not selected:
+        return
     for one in selected:
         if not any(item.is_within(one) for item in suite):
             nearest = difflib.get_close_matches(one, [item.nodeid for item in suite], n=1, cutoff=0.5)
@@ -181,6 +254,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+
+
+def _check_allowed(session: GenmodelSession) -> None:
+    """Refuse to allow what no rule knows; by now every invariant of the project is registered."""
+    if not session.settings.allow:
+        return
+    from pytest_genmodel.diagnosis.allowance import check_known
+    from pytest_genmodel.errors import BadInputError
+
+    for allowance in session.settings.allow:
+        source = "genmodel_allow" if allowance.by == "ini" else "--genmodel-allow"
+        try:
+            check_known([allowance])
+        except BadInputError as error:
+            raise pytest.UsageError(f"{source}={error}") from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -228,6 +316,7 @@ def pytest_runtest_makereport(
                 "reference": session.describe_reference(),
                 "samples": session.filming.new() if session.settings.report else [],
                 "kept": str(session.kept) if session.kept else None,
+                "suite_size": session.suite_size,
             }
     return report
 
@@ -239,6 +328,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
         session.config.stash[SESSION].progress = progress_for(session.config)
         session.config.pluginmanager.register(_Collecting(session.config), "genmodel-report")
+        if session.config.stash[SESSION].settings.save_run is not None:
+            from pytest_genmodel.saving import Saving
+
+            saving = Saving(session.config, session.config.stash[SESSION])
+            session.config.pluginmanager.register(saving, "genmodel-saving")
+        if github.is_wanted(session.config.stash[SESSION].settings):
+            view = github.GithubView(session.config.stash[REPORT])
+            session.config.pluginmanager.register(view, "genmodel-github")
 
 
 class _Collecting:
@@ -271,6 +368,9 @@ class _Collecting:
         for name, path, write in (
             ("json", given.json, self.report.write_json),
             ("report", given.report, self.report.write_html),
+            ("sarif", given.sarif, partial(self.report.write_view, "sarif")),
+            ("code-quality", given.code_quality, partial(self.report.write_view, "code-quality")),
+            ("summary", given.summary, partial(self.report.write_view, "summary")),
         ):
             if path is None:
                 continue
@@ -284,8 +384,12 @@ class _Collecting:
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         from pytest_genmodel.reports.terminal import write_summary
+        from pytest_genmodel.reports.text import fold
 
         write_summary(terminalreporter, self.report)
+        for entry in self.report.allowances:
+            if entry["note"]:
+                terminalreporter.write_line(fold(entry["note"], "  note: "))
         for folder in self.kept:
             terminalreporter.write_line(f"work files are kept in {folder} (--genmodel-keep)")
         for problem in self.problems:

@@ -16,6 +16,8 @@ from pytest_genmodel.settings import Settings
 from pytest_genmodel.work_folder import WorkFolder
 
 if TYPE_CHECKING:
+    from pytest_genmodel.baselines.stand_in import StoredReference
+    from pytest_genmodel.baselines.store import Entry, Store
     from pytest_genmodel.checkpoints.checkpoint import Checkpoint
     from pytest_genmodel.invariants.context import Context
     from pytest_genmodel.invariants.verdict import Verdict
@@ -66,6 +68,10 @@ class GenmodelSession:
     progress: ProgressView | None = None
     echo: Callable[[str], None] | None = None
     """Is given each line that a training command prints."""
+    suite_size: int = 0
+    """Items of the built-in suite, before any was deselected."""
+    again: tuple[str, ...] = ()
+    """Options under which an item is judged again as it is now."""
     _contexts: dict[int, Context] = field(default_factory=dict)
     _work: WorkFolder = field(init=False)
 
@@ -94,7 +100,8 @@ class GenmodelSession:
         """What the HTML report shows of the samples."""
         from pytest_genmodel.reports.html.footage import Filming
 
-        return Filming(self)
+        specs = dict(zip(self.labels, self.settings.candidates, strict=True))
+        return Filming(specs, self.settings.reference, self.samples, self.known_digest)
 
     @cached_property
     def residency(self) -> Residency:
@@ -122,7 +129,7 @@ class GenmodelSession:
                     f"{reference.spec}: the reference must be a whole pipeline, not a {reference.kind.value}"
                 )
             family_of(reference)
-        if settings.expect is not None and settings.reference is None:
+        if settings.expect is not None and settings.reference is None and settings.baseline is None:
             raise BadInputError(
                 f"--genmodel-expect={settings.expect} says how the candidate differs from a reference: "
                 "give that as --genmodel-ref"
@@ -134,6 +141,124 @@ class GenmodelSession:
         for spec in settings.candidates:
             if (found := self._peek(spec)) is not None:
                 self._check_candidate(found, reference)
+
+    def check_baseline(self) -> None:
+        """Find out whether the baseline fits the run: it is there, whole, of this class, and of these settings.
+
+        Raises:
+            BadInputError: it is not; names the key that differs, or the command that makes the file.
+        """
+        from pytest_genmodel.checkpoints.damage import DamagedFileError
+        from pytest_genmodel.errors import BadInputError
+
+        settings = self.settings
+        path = f"--genmodel-baseline={settings.baseline}"
+        if self.baseline_store is None:
+            reference = settings.reference or "REFERENCE"
+            raise BadInputError(
+                f"{path}: there is no such file; make it: pytest --genmodel-ref={reference} {path} "
+                "--genmodel-update-baseline"
+            )
+        stored = self.baseline
+        if stored is None:
+            if settings.expect is not None and settings.reference is None:
+                raise BadInputError(
+                    f"--genmodel-expect={settings.expect} says how the candidate differs from a reference, and "
+                    f"{settings.baseline} holds none: give it as --genmodel-ref"
+                )
+            return
+        for index, spec in enumerate(settings.candidates):
+            peeked = self._peek(spec)
+            if peeked is not None and peeked.is_partial:
+                continue
+            try:
+                found = self.pipeline(spec).checkpoint.pipeline_class
+            except DamagedFileError:
+                continue  # a finding, and not for now
+            if found != stored.pipeline_class:
+                raise BadInputError(f"{path}: made of a {stored.pipeline_class}, and {spec} is a {found}")
+            if problem := self._misfit(stored, index):
+                raise BadInputError(f"{path}: {problem}; give the same, or make the baseline again")
+
+    def _misfit(self, stored: StoredReference, index: int) -> str | None:
+        from pytest_genmodel.baselines.conditions import STATIC, conditions, misfit
+        from pytest_genmodel.checkpoints.damage import DamagedFileError
+
+        if self.settings.level == STATIC:
+            return None
+        try:
+            probe = self._probe(index)
+            placement = self.pipeline(self.settings.candidates[index]).placement
+        except DamagedFileError:
+            return None  # a finding, and not for now
+        return misfit(stored.conditions, conditions(probe, placement, self.settings.level))
+
+    @cached_property
+    def baseline_store(self) -> Store | None:
+        """The entries of the baseline; None where none was given, or the file is not there and is not to be made.
+
+        Raises:
+            BaselineError: the file is damaged, or no baseline.
+        """
+        from pytest_genmodel.baselines.store import Store
+
+        if self.settings.baseline is None:
+            return None
+        if not self.settings.update_baseline and not Path(self.settings.baseline).exists():
+            return None
+        return Store.open(self.settings.baseline)
+
+    @cached_property
+    def baseline(self) -> StoredReference | None:
+        """What the baseline holds of a reference; None where it holds none, or is being made of one.
+
+        Raises:
+            BaselineError: the file is damaged, or no baseline.
+        """
+        store, settings = self.baseline_store, self.settings
+        if store is None or (settings.update_baseline and settings.reference is not None):
+            return None
+        if not store.names("reference"):
+            return None
+        from pytest_genmodel.baselines.stand_in import StoredReference
+
+        return StoredReference(store)
+
+    def record_reference(self) -> dict[str, Entry]:
+        """What a baseline keeps of the reference; reads every weight of it, and samples unless the level is static.
+
+        Raises:
+            GenmodelError: the reference cannot be read, loaded or sampled.
+        """
+        from pytest_genmodel.baselines.record import record
+        from pytest_genmodel.pipelines.probing import make_probe
+
+        pipeline = self.pipeline(str(self.settings.reference))
+        full = self.settings.level == "full"
+        probe = make_probe(self._wishes, pipeline.checkpoint, pipeline.family, full=full)
+        return record(pipeline, probe, self.settings.level)
+
+    def record_candidate(self, *, with_weights: bool = True) -> tuple[dict[str, Entry], str | None]:
+        """What a baseline could keep of the one candidate, and what is left out; nothing is sampled for it.
+
+        Args:
+            with_weights: also what is at rest: fingerprints (every weight is read), configuration, tokens.
+        """
+        from pytest_genmodel.baselines.record import record, record_seen
+        from pytest_genmodel.errors import GenmodelError
+
+        if len(self.settings.candidates) != 1:
+            return {}, "no baseline can be made of the run: it has not one candidate"
+        pipeline, found = self._pipelines.get(self.settings.candidates[0]), {}
+        if pipeline is None:
+            return {}, "no baseline can be made of the run: nothing of it opened the candidate"
+        try:
+            probe = self._probe(0)
+            if with_weights:
+                found = record(pipeline, probe, "static")
+            return {**found, **record_seen(pipeline, probe, self.samples)}, None
+        except (GenmodelError, OSError) as error:
+            return {}, f"no baseline can be made of the run: {error}"
 
     @staticmethod
     def _peek(spec: str) -> Checkpoint | None:
@@ -194,18 +319,22 @@ class GenmodelSession:
                     settings.train_result,
                     settings.keep,
                     calibrate=settings.calibrate,
+                    allow=settings.allow,
+                    saves=settings.save_run is not None,
                 ),
                 workdir=self.workdir,
+                baseline=self.baseline,
             )
         return self._contexts[index]
 
     def judge(self, index: int, name: str, parameters: dict[str, Any]) -> Verdict:
         """Judge one invariant for candidate number `index`."""
+        from pytest_genmodel.diagnosis.allowance import ALLOW
         from pytest_genmodel.invariants.judge import judge
         from pytest_genmodel.invariants.registry import find
 
         invariant = find(name)
-        invariant.check(parameters)
+        invariant.check({key: value for key, value in parameters.items() if key != ALLOW})
         return judge(invariant, self.context(index), parameters)
 
     def for_candidate(self, spec: str) -> GenmodelSession:

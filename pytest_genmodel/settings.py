@@ -6,16 +6,20 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_genmodel.expectations import EXPECTATIONS
 
+if TYPE_CHECKING:
+    from pytest_genmodel.diagnosis.allowance import Allowance
+
 LEVELS = ("static", "quick", "full")
+ANNOTATIONS = ("auto", "github", "none")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MOST_SEED = 2**63 - 1
 """What torch takes as a seed."""
@@ -43,8 +47,13 @@ class Settings:
     size: tuple[int, int] | None = None
     image: str | None = None
     prompt: str | None = None
+    save_run: str | None = None
     json: str | None = None
     report: str | None = None
+    sarif: str | None = None
+    code_quality: str | None = None
+    summary: str | None = None
+    annotations: str = "auto"
     strict: bool = False
     suite: bool = True
     trainer: str | None = None
@@ -59,6 +68,10 @@ class Settings:
     sampler: str | None = None
     sample_command: str | None = None
     cache: str | None = None
+    baseline: str | None = None
+    update_baseline: bool = False
+    allow: tuple[Allowance, ...] = ()
+    trace: bool = False
     audit: bool = False
     audit_time: int = 600
     audit_min: float | None = None
@@ -68,7 +81,8 @@ class Settings:
 class Option:
     """One option: `--genmodel-NAME` on the command line, `genmodel_NAME` in the ini file.
 
-    `parse` turns text into the value and raises ValueError with what is accepted.
+    `parse` turns text into the value and raises ValueError with what is accepted. `adds`: what the ini file says, one
+    a line, is added to what the command line says.
     """
 
     name: str
@@ -77,6 +91,7 @@ class Option:
     parse: Callable[[str], Any]
     metavar: str = "VALUE"
     action: str = "store"
+    adds: bool = False
 
     @property
     def flag(self) -> str:
@@ -326,8 +341,59 @@ OPTIONS = (
         _existing,
         "FILE",
     ),
+    Option(
+        "baseline",
+        "baseline",
+        "a small file that stands in for the reference, and holds golden values of tests",
+        _text,
+        "FILE",
+    ),
+    Option(
+        "update-baseline",
+        "update_baseline",
+        "make that file, or renew it: of the reference (--genmodel-ref) and of the golden values that tests check; "
+        "what changes is shown before it is written",
+        _text,
+        "",
+        "store_true",
+    ),
+    Option(
+        "allow",
+        "allow",
+        "findings that are there on purpose: 'GM412: why', 'GM301@vae: why'; repeatable, and added to the ini file's",
+        _text,
+        "CODE: REASON",
+        "append",
+        adds=True,
+    ),
+    Option(
+        "trace",
+        "trace",
+        "find where the candidate's sample parts from the reference's, module by module, and which difference "
+        "carries the damage",
+        _text,
+        "",
+        "store_true",
+    ),
+    Option(
+        "save-run",
+        "save_run",
+        "keep the run in this folder: it can be judged again, or a baseline accepted from it (genmodel judge, accept)",
+        _text,
+        "FOLDER",
+    ),
     Option("json", "json", "write the report there as JSON", _text, "FILE"),
     Option("report", "report", "write the report there as one HTML page, with the videos", _text, "FILE"),
+    Option("sarif", "sarif", "write the findings there as SARIF, for code scanning", _text, "FILE"),
+    Option("code-quality", "code_quality", "write the findings there for GitLab", _text, "FILE"),
+    Option("summary", "summary", "write a summary there in Markdown", _text, "FILE"),
+    Option(
+        "annotations",
+        "annotations",
+        "findings as GitHub's annotations and its job summary: github, none, auto (default: where GitHub runs it)",
+        _one_of(*ANNOTATIONS),
+        "WHERE",
+    ),
     Option(
         "strict", "strict", "warnings fail, and tests without a candidate are errors", _text, "", "store_true"
     ),
@@ -357,15 +423,26 @@ OPTIONS = (
 )
 
 
+EXPLAIN = "genmodel_explain"
+"""The option that shows a page and ends; it has no say in a run, and so no ini twin."""
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option and its ini twin."""
     group = parser.getgroup("genmodel", "generative-model invariants (pytest-genmodel)")
+    group.addoption(
+        "--genmodel-explain",
+        dest=EXPLAIN,
+        metavar="CODE",
+        help="say what a rule means, why it matters and how to fix or allow it, as GM203, and run nothing",
+    )
     for option in OPTIONS:
         is_flag = option.action in ("store_true", "store_false")
         extra = {} if is_flag else {"metavar": option.metavar}
         action = "store_true" if is_flag else option.action
         group.addoption(option.flag, dest=option.ini, action=action, default=None, help=option.help, **extra)
-        ini_type: Any = "bool" if is_flag else "args" if option.action == "append" else "string"
+        several = "linelist" if option.adds else "args"
+        ini_type: Any = "bool" if is_flag else several if option.action == "append" else "string"
         parser.addini(option.ini, f"see {option.flag}", type=ini_type, default=None)
 
 
@@ -377,6 +454,9 @@ def read(config: pytest.Config) -> Settings:
     """
     values: dict[str, Any] = {}
     for option in OPTIONS:
+        if option.adds:
+            values |= _allowances(config, option)
+            continue
         given, source = config.getoption(option.ini), option.flag
         from_ini = given is None
         if from_ini:
@@ -401,20 +481,62 @@ def read(config: pytest.Config) -> Settings:
         )
     if "resume_args" in values and "train_command" not in values:
         raise pytest.UsageError("--genmodel-resume-args belong to a command: give it as --genmodel-train-cmd")
+    if values.get("update_baseline") and "baseline" not in values:
+        raise pytest.UsageError("--genmodel-update-baseline writes a file: name it as --genmodel-baseline")
     return _audited(Settings(**values)) if values.get("audit") else Settings(**values)
 
 
-WRITES = ("json", "report", "calibrate", "keep")
-"""Options that leave files, and have no say in what a verdict is."""
+def _allowances(config: pytest.Config, option: Option) -> dict[str, tuple[Allowance, ...]]:
+    """What is allowed, by the command line and by the ini file; nothing is imported where there is none."""
+    texts = [("option", option.flag, text) for text in config.getoption(option.ini) or ()]
+    texts += [("ini", option.ini, text) for text in config.getini(option.ini) or ()]
+    if not texts:
+        return {}
+    from pytest_genmodel.diagnosis.allowance import parse
+    from pytest_genmodel.errors import BadInputError
+
+    found = []
+    for by, source, text in texts:
+        try:
+            found.append(parse(text, by))
+        except BadInputError as error:
+            raise pytest.UsageError(f"{source}={error}") from None
+    return {option.field: tuple(found)}
 
 
-def spelled(settings: Settings) -> tuple[str, ...]:
-    """The options that give these settings, wherever they came from, but for those in WRITES."""
+WRITES = (
+    *("json", "report", "sarif", "code-quality", "summary", "annotations"),
+    *("calibrate", "keep", "update-baseline", "save-run"),
+)
+"""Options that say where it is told, and have no say in what a verdict is."""
+
+
+def again(config: pytest.Config, settings: Settings) -> tuple[str, ...]:
+    """The options under which pytest, in the same folder, judges an item again as this run does.
+
+    They hold the seed in any case, and what the command line said, for the ini file may say something else.
+    """
+    said = [option.field for option in OPTIONS if config.getoption(option.ini) is not None]
+    own = [f"-c={config.option.inifilename}"] if config.option.inifilename else []
+    own += [f"--rootdir={config.rootpath}"] if config.option.rootdir else []
+    own += [f"-o={entry}" for entry in config.option.override_ini or ()]
+    own += [f"-p={name}" for name in config.option.plugins or () if not name.startswith("no:")]
+    given = tuple(entry for entry in settings.allow if entry.by != "ini")
+    judged = replace(settings, allow=given, audit=False, audit_time=Settings.audit_time, audit_min=None)
+    return (*own, *spelled(judged, always=("seed", *(name for name in said if not name.startswith("audit")))))
+
+
+def spelled(settings: Settings, always: Sequence[str] = ()) -> tuple[str, ...]:
+    """The options that give these settings, wherever they came from, but for those in WRITES.
+
+    What is as it would be without an option is left out, but for the fields in `always`.
+    """
     nothing = Settings()
     options: list[str] = []
     for option in OPTIONS:
         value = getattr(settings, option.field)
-        if value == getattr(nothing, option.field) or option.name in WRITES:
+        asked = option.field in always and option.action == "store" and value is not None
+        if (value == getattr(nothing, option.field) and not asked) or option.name in WRITES:
             continue
         if option.action == "append":
             options += [f"{option.flag}={each}" for each in value]
@@ -449,7 +571,7 @@ def _beside_ini(config: pytest.Config, option: Option, text: str) -> str:
         from pytest_genmodel.pipelines.resolve import is_path
 
         return str(folder / text) if is_path(str(folder / text)) else text
-    return str(folder / text) if option.metavar == "FILE" else text
+    return str(folder / text) if option.metavar in ("FILE", "FOLDER") else text
 
 
 def _parse(option: Option, source: str, text: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
 from pytest_genmodel.diagnosis.rules import failing
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.faults.copy import DoesNotApplyError, clone
-from pytest_genmodel.faults.registry import Fault, all_faults
+from pytest_genmodel.faults.registry import Fault, Place, all_faults
 from pytest_genmodel.invariants.registry import Level, find
 from pytest_genmodel.invariants.verdict import Outcome, Verdict
 from pytest_genmodel.session import GenmodelSession
@@ -125,39 +125,50 @@ class Audit:
             _end(session)
         return found
 
-    def _judged(self, fault: Fault, folder: Path, control: dict[str, ClaimResult]) -> Iterator[ClaimResult]:
-        """What the claims say, cheapest first."""
+    @contextmanager
+    def injected(self, fault: Fault, folder: Path) -> Iterator[tuple[GenmodelSession, Place]]:
+        """A run of the model with the fault in it, and where that sits; `folder` takes the copy, and stays.
+
+        Raises:
+            BadInputError: such a checkpoint is refused before anything is judged.
+            DoesNotApplyError: the fault cannot be made of this model.
+        """
         subject = self._subject(fault.kind)
         broken: AbstractContextManager[None] = nullcontext()
         if fault.kind == "environment":
-            path, broken = subject, fault.broken(subject)
+            path, place, broken = subject, fault.place or Place(None), fault.broken(subject)
             session = GenmodelSession(
                 replace(self._settings, candidates=(str(path),)), self._genmodel.progress
             )
         else:
             self._require_room(subject)
-            path = fault.inject(clone(subject, folder), self._reference_folder).path
+            path, place = fault.inject(clone(subject, folder), self._reference_folder)
             session = self._shared.for_candidate(str(path))
         try:
             with broken:
                 session.check_specs()
-                is_red = False
-                for number, claim in enumerate(sorted(self.gate, key=lambda c: self._cost(c, control))):
-                    if is_red and find(claim.invariant).level is not Level.STATIC:
-                        continue
-                    if control[claim.name].outcome == "skipped" and fault.kind == "environment":
-                        continue
-                    self._tell(fault.name, number)
-                    verdict = session.judge(0, claim.invariant, dict(claim.parameters))
-                    if fault.kind == "environment":
-                        verdict = self._as_everywhere(verdict)
-                    result = _claim_result(claim, verdict)
-                    is_red = is_red or result.outcome in ("failed", "inconclusive")
-                    yield result
+                yield session, place
         finally:
             _end(session)
 
-    def _as_everywhere(self, verdict: Verdict) -> Verdict:
+    def _judged(self, fault: Fault, folder: Path, control: dict[str, ClaimResult]) -> Iterator[ClaimResult]:
+        """What the claims say, cheapest first."""
+        with self.injected(fault, folder) as (session, _):
+            is_red = False
+            for number, claim in enumerate(sorted(self.gate, key=lambda c: self._cost(c, control))):
+                if is_red and find(claim.invariant).level is not Level.STATIC:
+                    continue
+                if control[claim.name].outcome == "skipped" and fault.kind == "environment":
+                    continue
+                self._tell(fault.name, number)
+                verdict = session.judge(0, claim.invariant, dict(claim.parameters))
+                if fault.kind == "environment":
+                    verdict = self.as_everywhere(verdict)
+                result = _claim_result(claim, verdict)
+                is_red = is_red or result.outcome in ("failed", "inconclusive")
+                yield result
+
+    def as_everywhere(self, verdict: Verdict) -> Verdict:
         """Leave out what only says that a fresh process is not broken: the library is broken in this one alone."""
         kept = tuple(finding for finding in verdict.findings if finding.code != _FRESH_PROCESS)
         fails = failing(self._genmodel.settings.strict)

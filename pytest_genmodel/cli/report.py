@@ -1,4 +1,4 @@
-"""`genmodel report REPORT.json -o FILE.html`: the page of a run that is over, without its videos."""
+"""`genmodel report REPORT.json -o FILE`: a view of a run that is over: page (without videos), SARIF, Markdown."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.reports.report import SCHEMA, write_whole
 from pytest_genmodel.reports.text import size_text
+from pytest_genmodel.reports.views import ENDINGS, HTML, VIEWS, view_of
 
+FORMATS = (HTML, *VIEWS)
+STDOUT = "-"
 LEFT_OUT = "the JSON report does not hold them (--genmodel-report shows them)"
 
 
-def report(source: str, target: str, terminal: Terminal) -> int:
-    """Write the page and give the exit status.
+def report(source: str, target: str, terminal: Terminal, kind: str | None = None) -> int:
+    """Write a view and give the exit status.
+
+    Args:
+        source: the JSON report.
+        target: the file to write; "-" for stdout.
+        terminal: told what was written.
+        kind: one of FORMATS; where it is not given, the target's ending says which is meant.
 
     Raises:
-        BadInputError: `source` is no report of this version.
+        BadInputError: `source` is no report of this version, or nothing says which view is meant.
     """
-    from pytest_genmodel.reports.html.page import missing, page
-
-    if problem := missing():
-        raise BadInputError(problem)
-    from jinja2 import UndefinedError
-
-    document = _read(Path(source))
-    footage = {
-        one["candidate"]: {**one, "pictures": None, "left_out": LEFT_OUT}
-        for one in document.get("samples", ())
-    }
-    try:
-        text = page(document, footage)
-    except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:
-        raise BadInputError(f"{source}: is no whole report ({type(error).__name__}: {error})") from None
+    kind = kind or view_of(target)
+    if kind is None:
+        raise BadInputError(
+            f"{target}: say what is to be written (--as {', '.join(FORMATS)}), or end the name with one of "
+            f"{', '.join(ENDINGS)}"
+        )
+    text = _text(kind, source)
+    if target == STDOUT:
+        terminal.say(text.rstrip("\n"), always=True)
+        terminal.document("report", 0, path=None, bytes=len(text.encode("utf-8", "backslashreplace")))
+        return 0
     path = Path(target)
     write_whole(path, text)
     size = path.stat().st_size
@@ -43,7 +48,38 @@ def report(source: str, target: str, terminal: Terminal) -> int:
     return 0
 
 
+def _text(kind: str, source: str) -> str:
+    from pytest_genmodel.reports.html.page import missing
+
+    if kind == HTML and (problem := missing()):
+        raise BadInputError(problem)
+    document = _read(Path(source))
+    broken: tuple[type[Exception], ...] = (KeyError, TypeError, ValueError, AttributeError)
+    if kind == HTML:
+        from jinja2 import UndefinedError
+
+        broken += (UndefinedError,)
+    try:
+        return _page(document) if kind == HTML else VIEWS[kind](document, None)
+    except broken as error:
+        raise BadInputError(f"{source}: is no whole report ({type(error).__name__}: {error})") from None
+
+
+def _page(document: dict[str, Any]) -> str:
+    from pytest_genmodel.reports.html.page import page
+
+    footage = {
+        one["candidate"]: {**one, "pictures": None, "left_out": LEFT_OUT}
+        for one in document.get("samples", ())
+    }
+    return page(document, footage)
+
+
 def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        from pytest_genmodel.runs.saved import read
+
+        return read(path).report
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

@@ -40,6 +40,11 @@ class Terminal:
             self.width = WIDTH_OF_A_FILE
 
     @property
+    def out(self) -> TextIO:
+        """Where text goes."""
+        return self._out
+
+    @property
     def progress(self) -> Progress:
         """Where progress is told."""
         return self._view or silent

@@ -13,6 +13,7 @@ from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.checkpoints.products import Products, more_than_products, products
 from pytest_genmodel.diagnosis.adapter_strength import Strength, strength, strength_findings, times
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.pipelines.adapters import AttachError
@@ -145,6 +146,7 @@ def _new_and_off(trial: _Trial, seed: int) -> Iterator[Finding]:
             component=trial.denoiser,
             location="prediction",
             cause="lora_B does not start at zero, the base was cast, or dropout is on",
+            evidence=against(away, 0.0, "max |a-b|"),
         )
     bench.randomise_ups(seed)
     trial.on = trial.predict()
@@ -169,7 +171,7 @@ def _new_and_off(trial: _Trial, seed: int) -> Iterator[Finding]:
                 component=trial.denoiser,
                 location="prediction",
                 cause="a layer does not look at the switch, or the weights under the adapter are not the base's",
-                evidence={"how": how},
+                evidence={"how": how, **against(away, 0.0, "max |a-b|")},
             )
         on()
     if away := _distance(trial.predict(), trial.on):
@@ -179,6 +181,7 @@ def _new_and_off(trial: _Trial, seed: int) -> Iterator[Finding]:
             component=trial.denoiser,
             location="prediction",
             cause="its scale did not come back",
+            evidence=against(away, 0.0, "max |a-b|"),
         )
 
 
@@ -235,7 +238,10 @@ def _loaded_again(trial: _Trial, saved: Adapter, scalings: dict[str, float]) -> 
             component=trial.denoiser,
             location=saved.file.name,
             cause=_cause_of_reload(saved),
-            evidence={"error_over_effect": away},
+            evidence={
+                "error_over_effect": away,
+                **against(away, LIMIT[trial.dtype] / 10, "of the adapter's effect"),
+            },
         )
 
 
@@ -282,7 +288,10 @@ def _merged(trial: _Trial, adapter: Adapter) -> Iterator[Finding]:
             cause=faults[0].cause
             if faults
             else "the merged weights are right: the adapter acts once more beside them",
-            evidence={"error_over_effect": error},
+            evidence={
+                "error_over_effect": error,
+                **against(error, LIMIT[dtype], "of the adapter's effect"),
+            },
         )
     bench.unmerge()
     yield from _unmerged(trial, said, before, bench.weights(said.names))

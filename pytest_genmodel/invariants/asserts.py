@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference, hold_the_same_numbers
 from pytest_genmodel.checkpoints.names import summarise
@@ -12,6 +13,10 @@ from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.equality import TensorDifference, compare_stored, tensor_differences
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import residents
+from pytest_genmodel.tensors.smallest import NO_TOLERANCE
+
+if TYPE_CHECKING:
+    from pytest_genmodel.tensors import Comparison
 
 MOST_EXPLAINED = 5
 """Tensors of a component whose difference is spelled out; the others are named."""
@@ -25,8 +30,9 @@ def assert_same_weights(candidate: Any, reference: Any, *, except_for: str | Ite
     """Assert that two models hold the same weights, exactly; a cast that loses nothing is the same.
 
     Args:
-        candidate, reference: two `Pipeline`s (the fixtures), whose files are compared, or two torch modules,
-            whose parameters and buffers are.
+        candidate: a `Pipeline` (the fixture), whose files are compared, or a torch module, whose parameters and
+            buffers are.
+        reference: the other, of the same kind.
         except_for: names of components that may differ (or the one name); with pipelines only.
 
     Raises:
@@ -35,24 +41,42 @@ def assert_same_weights(candidate: Any, reference: Any, *, except_for: str | Ite
     """
     __tracebackhide__ = True
     allowed = {except_for} if isinstance(except_for, str) else set(except_for)
+    apart = _Apart()
     if isinstance(candidate, Pipeline) and isinstance(reference, Pipeline):
-        problems = _pipelines(candidate, reference, allowed)
+        problems = _pipelines(candidate, reference, allowed, apart)
     elif hasattr(candidate, "named_parameters") and hasattr(reference, "named_parameters"):
         if allowed:
             raise BadInputError("except_for names components of pipelines; a torch module has none")
-        problems = _modules(candidate, reference)
+        problems = _modules(candidate, reference, apart)
     else:
         raise BadInputError(
             "assert_same_weights takes two pipelines or two torch modules, not "
             f"{type(candidate).__name__} and {type(reference).__name__}"
         )
     if problems:
-        raise WeightsDifferError(
-            "the weights differ:\n" + "\n".join(f"  {problem}" for problem in problems[:20])
-        )
+        listed = "\n".join(f"  {problem}" for problem in problems[:20])
+        raise WeightsDifferError(f"the weights differ:\n{listed}\n  {apart.text}")
 
 
-def _pipelines(candidate: Pipeline, reference: Pipeline, except_for: set[str]) -> list[str]:
+@dataclass
+class _Apart:
+    """What was further apart than nothing, over all components; `unpaired` where a tensor has no counterpart."""
+
+    comparisons: list[Comparison] = field(default_factory=list)
+    unpaired: bool = False
+
+    @property
+    def text(self) -> str:
+        """The smallest tolerance under which all of it would pass."""
+        if self.unpaired or not self.comparisons:
+            return NO_TOLERANCE
+        from pytest_genmodel.tensors.message import would_pass
+
+        enough = would_pass(*self.comparisons)
+        return enough if enough == NO_TOLERANCE else f"would pass assert_close: {enough}"
+
+
+def _pipelines(candidate: Pipeline, reference: Pipeline, except_for: set[str], apart: _Apart) -> list[str]:
     known = set(reference.components) | set(candidate.components)
     if unknown := sorted(except_for - known):
         raise BadInputError(f"except_for names {unknown[0]!r}; the components are {', '.join(sorted(known))}")
@@ -72,10 +96,12 @@ def _pipelines(candidate: Pipeline, reference: Pipeline, except_for: set[str]) -
     for name in names:
         if name not in ours or name not in theirs:
             problems.append(f"{name}: the {'reference' if name in ours else 'candidate'} has no weights")
+            apart.unpaired = True
         else:
-            problems += _component(name, compare_stored(ours[name], theirs[name]))
-    if candidate.family.denoiser not in except_for:
-        problems += _adapters(candidate, reference)
+            problems += _component(name, compare_stored(ours[name], theirs[name]), apart)
+    if candidate.family.denoiser not in except_for and (adapters := _adapters(candidate, reference)):
+        problems += adapters
+        apart.unpaired = True
     return problems
 
 
@@ -91,7 +117,7 @@ def _adapters(candidate: Pipeline, reference: Pipeline) -> list[str]:
     return []
 
 
-def _modules(candidate: Any, reference: Any) -> list[str]:
+def _modules(candidate: Any, reference: Any, apart: _Apart) -> list[str]:
     if not residents(candidate) and not residents(reference):
         raise BadInputError("nothing is left to compare: neither module has a parameter or buffer")
     found = [
@@ -100,6 +126,8 @@ def _modules(candidate: Any, reference: Any) -> list[str]:
         if difference.pair is None or not _same_numbers(*difference.pair)
     ]
     found.sort(key=lambda difference: -difference.distance)
+    apart.unpaired = any(difference.pair is None for difference in found)
+    apart.comparisons = [difference.figures() for difference in found if difference.pair is not None]
     problems = [_tensor(difference) for difference in found[:MOST_EXPLAINED]]
     if others := found[MOST_EXPLAINED:]:
         names = summarise(difference.name for difference in others)
@@ -119,8 +147,12 @@ def _tensor(difference: TensorDifference) -> str:
     return f"{difference.name} {difference.what}: {how_far(comparison)}{looks}"
 
 
-def _component(name: str, difference: WeightDifference) -> list[str]:
+def _component(name: str, difference: WeightDifference, apart: _Apart) -> list[str]:
     problems = []
+    apart.comparisons += difference.changed.values()
+    apart.unpaired |= bool(difference.missing or difference.extra)
+    if difference.rounded:
+        apart.comparisons += (difference.detail(tensor) for tensor in difference.rounded)
     for tensor in difference.worst_first()[:MOST_EXPLAINED]:
         comparison = difference.detail(tensor)
         looks = f"; {comparison.likeness.text}" if comparison.likeness else ""

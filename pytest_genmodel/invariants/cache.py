@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_genmodel.diagnosis.conditions import precision_floor, went_through
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.image_condition import CLOSE, SAME_SHAPE, cosine, distance
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
@@ -135,7 +136,7 @@ class _Judge:
             cause="it comes from another text encoder, length or caption"
             if ours.shape[-1] == fresh.shape[-1]
             else "it comes from another text encoder",
-            evidence={"relative_difference": gap},
+            evidence={"relative_difference": gap, **against(gap, floor, "relative difference")},
         )
 
     def _fresh_text(self, caption: str) -> torch.Tensor:
@@ -197,7 +198,12 @@ class _Judge:
             location=place,
             severity=severity,
             cause=best.cause,
-            evidence={"relative_difference": best.gap, "cosine": best.cosine, "factor": best.factor},
+            evidence={
+                "relative_difference": best.gap,
+                "cosine": best.cosine,
+                "factor": best.factor,
+                **against(best.gap, CLOSE + best.spread, "relative difference"),
+            },
         )
 
     def _fit(self, latent: torch.Tensor, source: Source, kind: str) -> _Fit:

@@ -6,14 +6,21 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from pytest_genmodel.diagnosis.allowance import Allowance
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.contract import Contract, contract_for
 from pytest_genmodel.invariants.registry import Level
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.training.command import TIMEOUT
+
+if TYPE_CHECKING:
+    from pytest_genmodel.baselines.stand_in import StoredReference, Trusted
+
+NEEDS_WEIGHTS = "needs the reference's weights, and a baseline holds none (--genmodel-ref)"
+"""Why a claim is skipped where a baseline is all there is of the reference."""
 
 
 class DoesNotApplyError(GenmodelError):
@@ -31,7 +38,8 @@ class Policy:
     `timeout` is the number of seconds that a training command may take, `echo` is given the lines that it prints,
     `resume_args` are its arguments when a run goes on from an earlier one. `zero_rate` is the rate that stands for
     zero, `train_result` says which of the sets of weights that a trainer leaves is meant, `keep` that work files
-    stay, `calibrate` the file that measured floors are kept in.
+    stay, `calibrate` the file that measured floors are kept in. `allow` are findings that are there on purpose.
+    `saves` says that the run is saved, so that what a claim compares is kept.
     """
 
     expect: str | None = None
@@ -44,6 +52,8 @@ class Policy:
     train_result: str | None = None
     keep: bool = False
     calibrate: str | None = None
+    allow: tuple[Allowance, ...] = ()
+    saves: bool = False
 
 
 @dataclass
@@ -51,7 +61,8 @@ class Context:
     """The session's view of one candidate.
 
     `measurements` collects numbers for the report, `attachments` texts that belong to a failure (what a trainer
-    printed last) by their titles; each judged invariant gets a context with empty ones. `shared` holds, for the
+    printed last) by their titles, `compared` the samples that were compared (`samples.SampleComparison`), where the run
+    is saved; each judged invariant gets a context with empty ones. `shared` holds, for the
     whole session, what several invariants need and is made once (training runs).
     """
 
@@ -63,7 +74,10 @@ class Context:
     workdir: Path
     measurements: dict[str, Any] = field(default_factory=dict)
     attachments: dict[str, str] = field(default_factory=dict)
+    compared: list[Any] = field(default_factory=list)
     shared: dict[Any, Any] = field(default_factory=dict)
+    baseline: StoredReference | None = None
+    """What is on record of the reference, where a baseline was given that holds one."""
 
     @property
     def candidate(self) -> Pipeline:
@@ -78,13 +92,28 @@ class Context:
             DoesNotApplyError: no reference was given.
         """
         if self.reference_source is None:
-            raise DoesNotApplyError("no reference was given (--genmodel-ref)")
+            raise DoesNotApplyError(
+                "no reference was given (--genmodel-ref)" if self.baseline is None else NEEDS_WEIGHTS
+            )
         return self.reference_source()
 
     @property
     def has_reference(self) -> bool:
         """Whether a reference was given."""
         return self.reference_source is not None
+
+    @property
+    def trusted(self) -> Trusted:
+        """What stands for the reference in a comparison: the reference itself, else the baseline.
+
+        Raises:
+            DoesNotApplyError: neither was given.
+        """
+        from pytest_genmodel.baselines.stand_in import LiveReference
+
+        if self.reference_source is None and self.baseline is not None:
+            return self.baseline
+        return LiveReference(self.reference)
 
     @property
     def probe(self) -> Probe:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.image_condition import distance
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.configuration import same_config
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
@@ -127,7 +128,7 @@ def _tensors(path: str, a: Recorded, b: Recorded, limit: float, axes: tuple[str,
         + (f"; {likeness.text}" if likeness else ""),
         location=_place(path, a, b, limit, axes),
         cause=likeness.hint if likeness else None,
-        evidence={"relative_difference": gap},
+        evidence={"relative_difference": gap, **against(gap, limit, "relative difference")},
     )
 
 
@@ -209,7 +210,7 @@ def _answer(candidate: Pipeline, call: ComponentCall, denoisers: tuple[str, ...]
             component=call.component,
             location=call.name,
             cause=likeness.hint if likeness else None,
-            evidence={"relative_difference": gap, "limit": limit},
+            evidence={"relative_difference": gap, **against(gap, limit, "relative difference")},
         )
 
 
@@ -232,7 +233,8 @@ def _last(context: Context, ours: RecordedSample, theirs: RecordedSample) -> Ite
             text = f"{path} of the last step is {value.values.flatten()[:3].tolist()}, the reference's "
             yield Finding("GM903", text + f"{theirs_.values.flatten()[:3].tolist()}", location=path)
         elif not may_differ and value.shape == theirs_.shape:
-            gap = distance(value.values, theirs_.values)
-            if gap > 10 * _floor(context):
+            gap, limit = distance(value.values, theirs_.values), 10 * _floor(context)
+            if gap > limit:
                 text = f"{path} of the last step differs: relative difference {gap:.3g}; the first step is the same"
-                yield Finding("GM909", text, component="scheduler", location=path)
+                evidence = against(gap, limit, "relative difference")
+                yield Finding("GM909", text, component="scheduler", location=path, evidence=evidence)

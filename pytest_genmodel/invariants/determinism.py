@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.neutral import STEPS, floor_for, require_floor
 from pytest_genmodel.invariants.registry import invariant
-from pytest_genmodel.invariants.samples import SampleDifference, sample_difference
+from pytest_genmodel.invariants.samples import SampleDifference, compare_samples, sample_difference
 from pytest_genmodel.pipelines.calibration import FACTOR, LARGEST, Floor, budget
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.sampling import Sample
@@ -27,11 +29,14 @@ _AGAIN, _ALIGNED, _THREADS = "same again", "memory alignment", "thread count"
 
 
 @invariant
-def reproducible(context: Context, *, steps: int = STEPS) -> Iterator[Finding]:
+def reproducible(
+    context: Context, *, steps: int = STEPS, tolerance: Tolerance | str | None = None
+) -> Iterator[Finding]:
     """A sample does not depend on what was sampled before, on the thread count, or on the rest of its batch.
 
     At the full level it is made once more in a fresh process with another hash seed: the same bits. The control (the
-    same sample again) comes first; where the order of additions changes, the measured floor is the limit.
+    same sample again) comes first; where the order of additions changes, the measured floor is the limit. `tolerance`
+    (default: bitwise, where the device gives the same bits again) is that between samples that must be the same.
     """
     pipeline = context.candidate
     pipeline.require_backed()
@@ -42,12 +47,12 @@ def reproducible(context: Context, *, steps: int = STEPS) -> Iterator[Finding]:
         floor = floor_for(context, bench)
         yield from _threads(floor, pipeline.placement.dtype)
         require_floor(context, floor)
-        remembered = list(_order(bench, other, floor))
+        remembered = list(_order(context, bench, other, tolerance or _exact(floor, pipeline.placement.dtype)))
         yield from remembered
         if not remembered:  # a batch would be sampled by a pipeline that is not what it was
             yield from _batch(context, bench, other, floor)
         if context.is_full:
-            yield from _fresh(context, bench, other)
+            yield from _fresh(context, bench, other, tolerance)
         else:
             context.measure(fresh_process="not asked for (--genmodel-level=full)")
         context.measure(pipeline_runs=bench.runs)
@@ -71,7 +76,10 @@ def _threads(floor: Floor, dtype: str) -> Iterator[Finding]:
                 "their largest value "
                 f"(rounding in {dtype}: {allowed:.2g})",
                 location=kind,
-                evidence={"error": controls[_THREADS], "limit": allowed},
+                evidence={
+                    "error": controls[_THREADS],
+                    **against(controls[_THREADS], allowed, "of the largest value"),
+                },
             )
             return
 
@@ -82,14 +90,13 @@ def _exact(floor: Floor, dtype: str) -> Tolerance:
     return bitwise if again == 0 else close(rtol=0.0, atol=max(FACTOR * again, budget(dtype)))
 
 
-def _order(bench: Bench, other: Probe, floor: Floor) -> Iterator[Finding]:
+def _order(context: Context, bench: Bench, other: Probe, limit: Tolerance | str) -> Iterator[Finding]:
     """A, then B, then A: twice the same A; and B first of all: the same B."""
-    tolerance = _exact(floor, bench.pipeline.placement.dtype)
     bench.renew()
     first = bench.sample("first of three")
     after_first = bench.sample("second of three", probe=other)
     third = bench.sample("third of three")
-    if found := sample_difference(third, first, tolerance):
+    if found := compare_samples(context, "after another sample", "GM506", third, first, limit, ends=True):
         yield _ordered(
             "the sample is another one after a sample with another prompt, seed and number of steps: "
             f"{found.message}",
@@ -99,7 +106,7 @@ def _order(bench: Bench, other: Probe, floor: Floor) -> Iterator[Finding]:
         return
     bench.renew()
     alone = bench.sample("first of all", probe=other)
-    if found := sample_difference(after_first, alone, tolerance):
+    if found := compare_samples(context, "second and first", "GM506", after_first, alone, limit, ends=True):
         yield _ordered(
             f"sampled second, another prompt and seed give another video than sampled first: {found.message}",
             found,
@@ -108,7 +115,7 @@ def _order(bench: Bench, other: Probe, floor: Floor) -> Iterator[Finding]:
 
 
 def _ordered(message: str, found: SampleDifference, cause: str) -> Finding:
-    return Finding("GM506", message, location=found.location, cause=cause)
+    return Finding("GM506", message, location=found.location, cause=cause, evidence=found.evidence)
 
 
 def _batch(context: Context, bench: Bench, other: Probe, floor: Floor) -> Iterator[Finding]:
@@ -120,7 +127,7 @@ def _batch(context: Context, bench: Bench, other: Probe, floor: Floor) -> Iterat
         return
     sizes = scales(base)
     by_place = {look.place: look for look in base}
-    worst = 0.0
+    worst, unit = 0.0, ""
     found: Finding | None = None
     for look in seen:
         theirs = by_place.get(look.place)
@@ -136,14 +143,17 @@ def _batch(context: Context, bench: Bench, other: Probe, floor: Floor) -> Iterat
                 f"limit ({allowed:.2g} of the largest value)",
                 location=look.place,
                 cause="rows are mixed: one generator, one mask or one normalisation for the whole batch",
-                evidence={"error_over_limit": away, "limit": allowed},
+                evidence={"error_over_limit": away},
             )
+            unit = f"times {allowed:.2g} of the largest value"
     context.measure(batch_error_over_limit=worst)
     if found is not None:
-        yield found
+        yield replace(found, evidence={**found.evidence, **against(worst, 1.0, unit)})
 
 
-def _fresh(context: Context, bench: Bench, other: Probe) -> Iterator[Finding]:
+def _fresh(
+    context: Context, bench: Bench, other: Probe, tolerance: Tolerance | str | None
+) -> Iterator[Finding]:
     import torch
 
     threads = torch.get_num_threads()
@@ -159,9 +169,9 @@ def _fresh(context: Context, bench: Bench, other: Probe) -> Iterator[Finding]:
         )
 
     here, there = bench.sample(), run(HASH_SEEDS[0])
-    found = sample_difference(there, here)
+    found = compare_samples(context, "in a fresh process", "GM507", there, here, tolerance)
     if found is None:
-        context.measure(fresh_process="the same bits")
+        context.measure(fresh_process="the same bits" if tolerance is None else f"within {tolerance}")
         return
     again = sample_difference(run(HASH_SEEDS[1]), there)
     yield Finding(
@@ -173,4 +183,5 @@ def _fresh(context: Context, bench: Bench, other: Probe) -> Iterator[Finding]:
         if again is None
         else "two fresh processes with different hash seeds differ too: the order of a set, or a random state that "
         "is not the generator's",
+        evidence=found.evidence,
     )

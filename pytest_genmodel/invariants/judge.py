@@ -11,10 +11,17 @@ from time import perf_counter
 from typing import Any
 
 from pytest_genmodel.checkpoints.damage import DamagedFileError
+from pytest_genmodel.diagnosis.allowance import ALLOW, Allowance, apply, parse_all, unneeded
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import beyond_tolerance
 from pytest_genmodel.diagnosis.rules import failing
 from pytest_genmodel.errors import GenmodelError
-from pytest_genmodel.invariants.context import CannotJudgeError, Context, DoesNotApplyError
+from pytest_genmodel.invariants.context import (
+    NEEDS_WEIGHTS,
+    CannotJudgeError,
+    Context,
+    DoesNotApplyError,
+)
 from pytest_genmodel.invariants.registry import Invariant
 from pytest_genmodel.invariants.verdict import Outcome, Verdict
 
@@ -25,28 +32,33 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     """Run `invariant` and give its verdict; never raises for what the candidate is.
 
     Findings of severity error fail, warnings fail under a strict policy, notes never do. What the invariant
-    cannot judge (a file that cannot be read, no memory, its own crash) is inconclusive, never passed.
+    cannot judge (a file that cannot be read, no memory, its own crash) is inconclusive, never passed. What is
+    allowed, by the policy or by `allow` among the parameters, is a note; that a claim cannot be judged, or does not
+    apply, is no finding and cannot be allowed.
     """
     start = perf_counter()
-    context = replace(context, measurements={}, attachments={})
+    own = parse_all(parameters.get(ALLOW, ()))
+    arguments = {name: value for name, value in parameters.items() if name != ALLOW}
+    context = replace(context, measurements={}, attachments={}, compared=[])
     findings: list[Finding] = []
     reason: str | None = None
+    to_its_end = False
     try:
         _check_applies(invariant, context)
-        for finding in invariant.function(context, **parameters) or ():
+        for finding in invariant.function(context, **arguments) or ():
             if not isinstance(finding, Finding):
                 context.cannot_judge(
                     f"the invariant {invariant.name} yields findings; it gave a {type(finding).__name__}"
                 )
             findings.append(finding)
-        outcome = Outcome.PASSED
+        outcome, to_its_end = Outcome.PASSED, True
     except DoesNotApplyError as error:
         outcome, reason = Outcome.SKIPPED, str(error)
     except CannotJudgeError as error:
         outcome, reason = Outcome.INCONCLUSIVE, str(error)
     except AssertionError as error:  # a claim may be written with asserts, as a test is
         findings.append(_failed_assertion(invariant, error))
-        outcome = Outcome.FAILED
+        outcome = Outcome.PASSED  # what was found says whether it fails, as for every other
     except DamagedFileError as error:
         outcome, reason = Outcome.INCONCLUSIVE, f"{error.path.parent.name}/{error}"
     except GenmodelError as error:
@@ -54,6 +66,9 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     except Exception as error:  # a crash must never look like a pass, nor end the session
         outcome, reason = Outcome.INCONCLUSIVE, _crash(invariant, error)
         _log.debug("invariant %s crashed", invariant.name, exc_info=True)
+    findings = list(apply(findings, (*own, *context.policy.allow), lambda: _digest(context)))
+    if to_its_end:
+        findings += [_not_needed(allowance) for allowance in unneeded(own, [f.to_json() for f in findings])]
     fails = failing(context.policy.strict)
     if any(
         finding.severity in fails for finding in findings
@@ -68,6 +83,20 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
         measurements=context.measurements,
         findings=tuple(findings),
         attachments=context.attachments,
+        compared=tuple(context.compared),
+    )
+
+
+def _digest(context: Context) -> str | None:
+    try:
+        return context.candidate.digest
+    except (GenmodelError, OSError):
+        return None
+
+
+def _not_needed(allowance: Allowance) -> Finding:
+    return Finding(
+        "GM030", f"{allowance.target} is allowed by the marker and was not found: remove it", location="allow"
     )
 
 
@@ -75,7 +104,11 @@ def _check_applies(invariant: Invariant, context: Context) -> None:
     if not context.policy.level.allows(invariant.level):
         context.skip(f"needs --genmodel-level={invariant.level.value}")
     if invariant.needs_reference and not context.has_reference:
-        context.skip("no reference was given (--genmodel-ref)")
+        if context.baseline is None:
+            context.skip("no reference was given (--genmodel-ref)")
+        if not invariant.takes_baseline:
+            context.skip(NEEDS_WEIGHTS)
+        context.measure(baseline={"made_of": context.baseline.spec, "digest": context.baseline.digest})
 
 
 def _failed_assertion(invariant: Invariant, error: AssertionError) -> Finding:
@@ -84,7 +117,17 @@ def _failed_assertion(invariant: Invariant, error: AssertionError) -> Finding:
         invariant.code or "GM010",
         str(error).strip() or f"the assertion in line {frame.lineno} of {Path(frame.filename).name} failed",
         location=f"{Path(frame.filename).name}:{frame.lineno}",
+        evidence=_apart(error),
     )
+
+
+def _apart(error: AssertionError) -> dict[str, Any]:
+    """How far the tensors of an `assert_close` are apart, where the assertion is one."""
+    comparisons = getattr(error, "comparisons", None)
+    if not comparisons or not getattr(error, "same_structure", False):
+        return {}
+    worst = sorted(comparisons.values(), key=lambda one: one is not getattr(error, "comparison", None))
+    return beyond_tolerance(worst)
 
 
 def _crash(invariant: Invariant, error: Exception) -> str:

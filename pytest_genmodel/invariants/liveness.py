@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
-from pytest_genmodel.invariants.cost import require_small_or_full
+from pytest_genmodel.invariants.cost import LARGEST_QUICK, require_small_or_full
 from pytest_genmodel.invariants.registry import invariant
-from pytest_genmodel.pipelines.alive import autoencoder_loss, dead_tensors
+from pytest_genmodel.pipelines.alive import autoencoder_loss, call_loss, dead_tensors
+from pytest_genmodel.pipelines.component_calls import record_sample
 from pytest_genmodel.pipelines.families.call import call_parameters
 from pytest_genmodel.pipelines.library import class_named, quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.placement import controlled
 from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.residents import parameter_count
 from pytest_genmodel.training.loop import moving_clip
 
 WEAK = 0.1
@@ -96,16 +100,21 @@ def _weaker(
                 f"{theirs[name]:.2g}",
                 component=_owner(context.candidate, name),
                 location=name,
-                evidence={"effect": effect, "reference": theirs[name], "limit": WEAK},
+                evidence={
+                    "effect": effect,
+                    "reference": theirs[name],
+                    **against(effect / theirs[name], WEAK, "of the reference's effect", least=True),
+                },
             )
 
 
 @invariant
 def tensors_matter(context: Context) -> Iterator[Finding]:
-    """Every stored tensor of the denoiser and the VAE has a part in what they compute.
+    """Every stored tensor of denoiser, VAE and encoders has a part in what they compute.
 
-    One training step's gradient for the denoiser, and one clip through the autoencoder and back; nothing is
-    changed. A tensor that no gradient reaches is loaded and never read, or hidden behind zeros.
+    One training step's gradient for the denoiser, one clip through the autoencoder and back, and for each encoder of
+    text or image one call as a sample makes it; nothing is changed. An encoder too large for the quick level is left
+    out, and named. A tensor that no gradient reaches is loaded and never read, or hidden behind zeros.
     """
     pipeline = context.candidate
     if not pipeline.family.has_objective:
@@ -150,6 +159,25 @@ def _dead(context: Context, pipeline: Pipeline) -> Iterator[tuple[str, int, tupl
         if (vae := getattr(live, "vae", None)) is not None:
             short = clip[: family.grid(pipeline.checkpoint).frames + 1]
             yield "vae", len(vae.state_dict()), dead_tensors(vae, lambda: autoencoder_loss(vae, short))
+    yield from _dead_of_encoders(context, pipeline)
+
+
+def _dead_of_encoders(context: Context, pipeline: Pipeline) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """As `_dead`, of the models that a sample calls before it denoises."""
+    left_out = []
+    for call in record_sample(pipeline, context.probe.but(steps=2)).components:
+        name = call.component
+        if name in pipeline.denoisers or name == "vae" or call.method != "forward":
+            continue
+        model = pipeline.component(name)
+        if not context.is_full and parameter_count(model) > LARGEST_QUICK:
+            left_out.append(name)
+            continue
+        with controlled(pipeline.placement.device, 0), quiet():
+            dead = dead_tensors(model, partial(call_loss, model, call))
+        yield name, len(model.state_dict()), dead
+    if left_out:
+        context.measure(left_out=f"{', '.join(left_out)}: needs --genmodel-level=full")
 
 
 def _is_known(pipeline: Pipeline, component: str, tensor: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
@@ -274,5 +275,9 @@ def _finding(
         f"{worst:.3g} times the limit ({allowed:.2g} of the largest value){looks}",
         location=theirs.place,
         cause=cause,
-        evidence={"transformation": name, "error_over_limit": worst, "limit": allowed},
+        evidence={
+            "transformation": name,
+            "error_over_limit": worst,
+            **against(worst, 1.0, f"times {allowed:.2g} of the largest value"),
+        },
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.adapter_strength import times
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
@@ -242,6 +243,7 @@ def _differs(pair: _Comparison, side: _Side, theirs: Frames, ours: torch.Tensor)
             location="inference",
             cause="noise from the global random state instead of a seeded generator, or weights that were never "
             "loaded and are random in each run (strict=False)",
+            evidence=_apart(again, theirs),
         )
         return
     away = f"{psnr(theirs.values, ours):.1f} dB between its frames and ours"
@@ -300,6 +302,7 @@ def _relation(
                 location="inference",
                 cause="your load path reads one of them otherwise: names that it does not match, a format that it "
                 "prefers, strict=False",
+                evidence=_apart(second, first),
             )
         return
     if _same(first, second):
@@ -340,6 +343,16 @@ def _strength(theirs: Frames, without: torch.Tensor, with_it: torch.Tensor) -> s
 
 def _fits(first: Frames, second: Frames) -> bool:
     return first.values.shape == second.values.shape
+
+
+def _apart(first: Frames, second: Frames) -> dict[str, Any]:
+    """How far two results of theirs are from being the same video, as evidence."""
+    if not _fits(first, second):
+        return {}
+    if first.is_lossy or second.is_lossy:
+        return against(psnr(first.values, second.values), SAME_PSNR, "dB", least=True)
+    away = float((first.values - second.values).abs().max())
+    return against(away, 1e-6 + first.step, "max |a-b| of pixels")
 
 
 def _same(first: Frames, second: Frames) -> bool:

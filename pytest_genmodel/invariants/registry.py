@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar, overload
 
+from pytest_genmodel.diagnosis.allowance import ALLOW
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Rule, register
 from pytest_genmodel.errors import BadInputError
@@ -36,7 +37,8 @@ class Level(str, Enum):
 class Invariant:
     """A claim under its name.
 
-    `level` is the least level at which it is judged; `needs_reference` says that it compares with one.
+    `level` is the least level at which it is judged; `needs_reference` says that it compares with one, and
+    `takes_baseline` that what a baseline holds of one is enough.
     `function(context, **parameters)` yields findings; none means that the claim holds.
     """
 
@@ -46,6 +48,7 @@ class Invariant:
     needs_reference: bool
     code: str | None = None
     check_values: Callable[[Mapping[str, Any]], None] | None = None
+    takes_baseline: bool = False
 
     @property
     def summary(self) -> str:
@@ -90,6 +93,7 @@ def invariant(
     level: Level | str = Level.QUICK,
     needs_reference: bool = False,
     check: Callable[[Mapping[str, Any]], None] | None = None,
+    takes_baseline: bool = False,
 ) -> Callable[[ClaimT], ClaimT]: ...
 
 
@@ -101,6 +105,7 @@ def invariant(
     level: Level | str = Level.QUICK,
     needs_reference: bool = False,
     check: Callable[[Mapping[str, Any]], None] | None = None,
+    takes_baseline: bool = False,
 ) -> Any:
     """Register a function as an invariant, as a decorator with or without arguments.
 
@@ -111,13 +116,18 @@ def invariant(
         level: the least level at which it is judged.
         needs_reference: skip it, with a reason, where no reference was given.
         check: looks at a marker's parameters while tests are collected; raises BadInputError for a wrong value.
+        takes_baseline: it asks `context.trusted` and never `context.reference`, so that a baseline is enough.
 
     Raises:
         BadInputError: the name or the code is taken by another function.
     """
 
     def wrap(claim: Claim) -> Claim:
-        entry = Invariant(name or claim.__name__, claim, Level(level), needs_reference, code, check)
+        entry = Invariant(name or claim.__name__, claim, Level(level), needs_reference, code, check, takes_baseline)
+        if ALLOW in entry.parameters:
+            raise BadInputError(
+                f"the invariant {entry.name!r} takes a parameter {ALLOW!r}, which is every marker's own: rename it"
+            )
         known = _REGISTRY.get(entry.name)
         if known and (known.function.__module__, known.function.__qualname__) != (
             claim.__module__,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.checkpoints.weight_set import WeightSet
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
+from pytest_genmodel.diagnosis.limit import beyond_tolerance
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
@@ -316,9 +317,11 @@ def _other_weights(
     from pytest_genmodel.tensors import bitwise, compare
 
     a, b = (weights_of(trained).get(component) for trained in (ours, theirs))
-    looks = None
-    if a is not None and b is not None and names[0] in a.tensors and names[0] in b.tensors:
-        looks = compare(a.read(names[0]), b.read(names[0]), bitwise).likeness
+    looks, apart = None, []
+    if a is not None and b is not None:
+        both = [name for name in names if name in a.tensors and name in b.tensors]
+        apart = [compare(a.read(name), b.read(name), bitwise, in_detail=name == names[0]) for name in both]
+        looks = apart[0].likeness if apart and both[0] == names[0] else None
     cause = looks.hint if looks else None
     if watched:
         cause = cause or (
@@ -331,7 +334,10 @@ def _other_weights(
         component=component,
         location=names[0],
         cause=cause,
-        evidence=name_evidence(names),
+        evidence={
+            **name_evidence(names),
+            **(beyond_tolerance(apart) if len(apart) == len(names) else {}),
+        },
     )
 
 

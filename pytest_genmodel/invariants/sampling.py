@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.divergence import after_difference
 from pytest_genmodel.invariants.registry import invariant
-from pytest_genmodel.invariants.samples import SampleDifference, content_findings, sample_difference
+from pytest_genmodel.invariants.samples import (
+    SampleDifference,
+    compare_samples,
+    content_findings,
+    sample_difference,
+)
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.sampling import Sample
+from pytest_genmodel.pipelines.tracing import Side
 from pytest_genmodel.tensors import Tolerance
 from pytest_genmodel.transformations.randomness import other_global_random_state
 
@@ -26,11 +34,12 @@ def seeded_sampling(
     seed: int | None = None,
     steps: int | None = None,
     frames: int | None = None,
-    tolerance: Tolerance | None = None,
+    tolerance: Tolerance | str | None = None,
 ) -> Iterator[Finding]:
     """Same seed, same bits, whatever the global random state; another seed, another sample.
 
-    Three pipeline runs when it holds; two more tell a global random state from plain randomness when it fails.
+    Three pipeline runs when it holds; two more tell a global random state from plain randomness when it fails, and
+    at most four say in which module the two part.
     `tolerance` (default: bitwise) is the limit between two runs of one seed.
     """
     pipeline, probe = context.candidate, context.probe.but(seed=seed, steps=steps, frames=frames)
@@ -45,9 +54,12 @@ def seeded_sampling(
         again = pipeline.sample(
             probe, transformation="run again in another global random state", pinned=False
         )
-    difference = sample_difference(again, first, tolerance)
+    difference = compare_samples(context, "the same seed again", "GM501", again, first, tolerance)
     if difference is not None:
-        yield _not_repeatable(pipeline, probe, difference, tolerance)
+        finding = _not_repeatable(pipeline, probe, difference, tolerance)
+        yield finding
+        a, b = (Side(pipeline, partial(other_global_random_state, state), pinned=False) for state in _STATES)
+        yield from after_difference(context, a, b, probe, (again, first), [finding])
     other = pipeline.sample(probe.but(seed=probe.seed + 1))
     if bool((other.latents == first.latents).all()):
         yield Finding(
@@ -59,7 +71,7 @@ def seeded_sampling(
 
 
 def _not_repeatable(
-    pipeline: Pipeline, probe: Probe, difference: SampleDifference, tolerance: Tolerance | None
+    pipeline: Pipeline, probe: Probe, difference: SampleDifference, tolerance: Tolerance | str | None
 ) -> Finding:
     def run(count: int) -> Sample:
         with other_global_random_state(_STATES[1]):
@@ -76,6 +88,7 @@ def _not_repeatable(
             severity=Severity.NOTE,
             location=difference.location,
             cause="known of this class; the other claims are judged with the global state set by the seed",
+            evidence=difference.evidence,
             action="Call torch.manual_seed before each call, beside the generator.",
         )
     return Finding(
@@ -86,4 +99,5 @@ def _not_repeatable(
         if follows_global_state
         else "runs differ even from one global random state: a generator of its own, or a kernel that is not "
         "deterministic",
+        evidence=difference.evidence,
     )

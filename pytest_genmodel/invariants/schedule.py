@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.pipelines.effective import effective_config
@@ -129,6 +130,7 @@ def _walk(context: Context, component: Component, schedule: Schedule | None) -> 
             component="scheduler",
             location="scheduler:step",
             cause=f"{component.class_name}.step does not invert the noise that its own schedule adds",
+            evidence=against(distance, ARRIVED, "relative distance"),
         )
 
 

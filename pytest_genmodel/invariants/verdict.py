@@ -24,7 +24,8 @@ class Verdict:
     """What came of judging one invariant. `reason` says why it was skipped or could not be judged.
 
     `attachments` are texts that help to read a failure (what a trainer printed last), by their titles; they are
-    shown beside it and are no part of the report's schema.
+    shown beside it and are no part of the report's schema. `compared` are the samples that were compared
+    (`samples.SampleComparison`), where the run is saved.
     """
 
     invariant: str
@@ -35,6 +36,7 @@ class Verdict:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
     attachments: Mapping[str, str] = field(default_factory=dict)
+    compared: Sequence[Any] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as the report's schema spells it; the item adds its id and candidate."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from math import prod
 
-from pytest_genmodel.checkpoints.checkpoint import Adapter
-from pytest_genmodel.checkpoints.diff import hold_the_same_numbers
+from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint
 from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
 from pytest_genmodel.diagnosis.change import Change
@@ -16,25 +15,23 @@ from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.diagnosis.layers import drift_by_layer
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
-from pytest_genmodel.pipelines.equality import compare_stored
 
 
-@invariant(level=Level.STATIC, needs_reference=True)
+@invariant(level=Level.STATIC, needs_reference=True, takes_baseline=True)
 def same_weights(context: Context) -> Iterator[Finding]:
     """Weights differ from the reference's only where the contract allows, and do differ where it requires.
 
     Equality is exact. A cast that loses nothing (float16 stored as float32) is equal; one that rounds is not.
-    Which of its names a tied tensor is stored under makes no difference.
+    Which of its names a tied tensor is stored under makes no difference. Against a baseline equality is exact too,
+    and how far a tensor moved is estimated.
     The relative change of the norm is always measured: a uniform 1 % rescale passes bfloat16's usual tolerance.
     """
-    candidate, reference, contract = (
-        context.candidate.checkpoint,
-        context.reference.checkpoint,
-        context.contract,
-    )
+    trusted, contract = context.trusted, context.contract
+    candidate, reference = context.candidate.checkpoint, trusted.checkpoint
     compared = 0
     changed: set[str] = set()
     layers: dict[str, dict[str, float]] = {}
+    yield from _exchanged(context, reference)  # first: it explains what differs
     for name in dict.fromkeys((*reference.components, *candidate.components)):
         if name not in candidate.components or name not in reference.components:
             where = "candidate" if name in candidate.components else "reference"
@@ -44,7 +41,7 @@ def same_weights(context: Context) -> Iterator[Finding]:
         if kind := of_other_kind(name, ours, theirs):
             yield kind
         elif ours.has_weights:
-            difference = compare_stored(ours, theirs, context.candidate.progress)
+            difference = trusted.difference(ours, name, context.candidate.progress)
             compared += difference.compared
             if difference.changed or difference.missing or difference.extra:
                 changed.add(name)
@@ -58,7 +55,6 @@ def same_weights(context: Context) -> Iterator[Finding]:
             f"none of {', '.join(contract.one_of)} differs from the reference's, and one was expected to",
             component=contract.one_of[0],
         )
-    yield from _exchanged(context, changed)
     yield from _judge_adapter(context)
     if layers:
         context.measure(drift_by_layer=layers)
@@ -67,16 +63,16 @@ def same_weights(context: Context) -> Iterator[Finding]:
         context.cannot_judge("candidate and reference have no tensor in common")
 
 
-def _exchanged(context: Context, changed: Collection[str]) -> Iterator[Finding]:
+def _exchanged(context: Context, reference: Checkpoint) -> Iterator[Finding]:
     """Denoisers of which one holds what another holds in the reference: shapes are equal, and it runs."""
-    ours, theirs = context.candidate.checkpoint.components, context.reference.checkpoint.components
+    ours, theirs = context.candidate.checkpoint.components, reference.components
     names = [name for name in context.candidate.denoisers if name in theirs]
     for name in names:
         for other in names:
             if (
-                name in changed
-                and other != name
+                other != name
                 and _hold_the_same(ours[name].weights, theirs[other].weights)
+                and not _hold_the_same(ours[name].weights, theirs[name].weights)
             ):
                 yield Finding(
                     "GM431",
@@ -92,7 +88,7 @@ def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
     if ours.tensors.keys() != theirs.tensors.keys():
         return False
     smallest = min(ours.tensors, key=lambda name: prod(ours.tensors[name].shape))
-    if not hold_the_same_numbers(ours.read(smallest), theirs.read(smallest)):
+    if ours.digest(smallest) != theirs.digest(smallest):
         return False
     return ours.content_digest() == theirs.content_digest()
 
@@ -100,6 +96,8 @@ def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
 def _judge_adapter(context: Context) -> Iterator[Finding]:
     adapter = context.candidate.checkpoint.adapter
     change = context.contract.adapter
+    if adapter is not None:
+        context.measure(adapter=adapter.file.name)
     if adapter is None and change is Change.REQUIRED:
         yield Finding(
             "GM302",

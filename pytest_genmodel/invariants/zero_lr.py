@@ -5,18 +5,21 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import summarise
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
+from pytest_genmodel.diagnosis.limit import beyond_tolerance, rounding_to
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.configuration import same_config
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.cost import LARGEST_QUICK, denoiser_size
 from pytest_genmodel.invariants.coverage import coverage
+from pytest_genmodel.invariants.divergence import after_difference
 from pytest_genmodel.invariants.registry import invariant
-from pytest_genmodel.invariants.samples import sample_difference
+from pytest_genmodel.invariants.samples import compare_samples
 from pytest_genmodel.invariants.training_run import (
     Trainer,
     cannot_witness,
@@ -30,6 +33,7 @@ from pytest_genmodel.invariants.training_run import (
     stored_differences,
     train_once,
 )
+from pytest_genmodel.pipelines.tracing import Side
 from pytest_genmodel.tensors import Tolerance, default_tolerance
 from pytest_genmodel.training.complaints import complaint_of
 from pytest_genmodel.training.habits import counts_as_zero, habit_of
@@ -39,15 +43,22 @@ from pytest_genmodel.transformations.train import Trained, TrainerError
 
 
 @invariant(check=check_values)
-def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int = 2) -> Iterator[Finding]:
+def zero_lr_identity(
+    context: Context,
+    *,
+    trainer: Trainer = "full",
+    steps: int = 2,
+    tolerance: Tolerance | str | None = None,
+) -> Iterator[Finding]:
     """Train at learning rate zero, save, load: weights and sample are what went in.
 
     The rate is proven, not believed: every optimizer step of the process is watched, else the optimizer's files are
     read, and where neither shows that what was trained was saved, a run at a positive rate must change something.
     A failure says where the model changed: in the optimizer or the loop, at the trainer's own load, while saving,
-    while loading, or in the sample alone.
+    while loading, or in the sample alone. `tolerance` (default: that of the dtype and device) is the limit between
+    the samples; what is written is held to the bit.
     """
-    for number, finding in enumerate(_identity(context, trainer, steps)):
+    for number, finding in enumerate(_identity(context, trainer, steps, tolerance)):
         place = PLACES.get(finding.code) or ("the configuration" if finding.code.startswith("GM4") else None)
         if place is None:
             yield finding
@@ -57,7 +68,9 @@ def zero_lr_identity(context: Context, *, trainer: Trainer = "full", steps: int 
         yield replace(finding, evidence={**finding.evidence, "place": place})
 
 
-def _identity(context: Context, trainer: Trainer, steps: int) -> Iterator[Finding]:
+def _identity(
+    context: Context, trainer: Trainer, steps: int, tolerance: Tolerance | str | None
+) -> Iterator[Finding]:
     trained = _trained_at_zero(context, trainer, steps)
     observed = trained.observed
     doubts = [*run_findings(trained), *_rate_was_zero(trained), *steps_findings(context, trained)]
@@ -86,7 +99,7 @@ def _identity(context: Context, trainer: Trainer, steps: int) -> Iterator[Findin
     if changed:
         return
     acting = list(_acts_untrained(trained)) if observed is not None and not observed.moved else []
-    broken = acting or list(_load_and_sample(context, trained))
+    broken = acting or list(_load_and_sample(context, trained, tolerance))
     yield from broken
     fails = any(finding.severity is Severity.ERROR for finding in (*doubts, *broken))
     if not fails and not trained.own:
@@ -160,7 +173,9 @@ def _control(context: Context, trainer: Trainer) -> Iterator[Finding]:
         )
 
 
-def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
+def _load_and_sample(
+    context: Context, trained: Trained, tolerance: Tolerance | str | None
+) -> Iterator[Finding]:
     """The file is right: is what is loaded from it, and what it samples?"""
     after = context_of(context, trained)
     lost = [finding for finding in coverage(after) if finding.code in _LOST]
@@ -176,7 +191,7 @@ def _load_and_sample(context: Context, trained: Trained) -> Iterator[Finding]:
     wiring = list(same_config(replace(after, reference_source=context.candidate_source)))
     yield from (replace(finding, cause=finding.cause or _REWIRED) for finding in wiring)
     if not any(finding.severity is Severity.ERROR for finding in wiring):
-        yield from _sample(context, trained)
+        yield from _sample(context, trained, tolerance)
 
 
 def _moved_at_zero(observed: Observed, denoiser: str) -> Iterator[Finding]:
@@ -262,11 +277,21 @@ def _altered_by_save(name: str, difference: WeightDifference, *, watched: bool) 
         component=name,
         location=names[0],
         cause=likeness.hint if likeness else None,
-        evidence=name_evidence(names),
+        evidence={**name_evidence(names), **_apart(difference)},
     )
 
 
-def _sample(context: Context, trained: Trained) -> Iterator[Finding]:
+def _apart(difference: WeightDifference) -> dict[str, Any]:
+    """How far the tensors are that were changed, or rounded; no distance where some are missing."""
+    if difference.missing:
+        return {}
+    changed = [difference.changed[name] for name in difference.worst_first()]
+    if difference.rounded:
+        return rounding_to(next(iter(difference.rounded.values())), also=changed)
+    return beyond_tolerance(changed)
+
+
+def _sample(context: Context, trained: Trained, tolerance: Tolerance | str | None) -> Iterator[Finding]:
     assert trained.checkpoint is not None
     assert trained.written is not None
     if trained.written.adapter is None and not context.is_full:
@@ -278,9 +303,20 @@ def _sample(context: Context, trained: Trained) -> Iterator[Finding]:
     derived = context.candidate.derive(trained.checkpoint)
     after = derived.sample(context.probe, transformation=f"train at zero ({trained.trainer})")
     placement = context.candidate.placement
-    limit: Tolerance = default_tolerance(placement.torch_dtype, placement.device.split(":")[0])
-    if difference := sample_difference(after, before, limit):
-        yield Finding("GM705", difference.message, location=difference.location, cause=difference.cause)
+    limit = tolerance or default_tolerance(placement.torch_dtype, placement.device.split(":")[0])
+    if difference := compare_samples(
+        context, "trained at rate zero", "GM705", after, before, limit, ends=True
+    ):
+        finding = Finding(
+            "GM705",
+            difference.message,
+            location=difference.location,
+            cause=difference.cause,
+            evidence=difference.evidence,
+        )
+        yield finding
+        sides = Side(derived), Side(context.candidate)
+        yield from after_difference(context, *sides, context.probe, (after, before), [finding])
     else:
         context.measure(
             sample=f"latents of {len(after.latents)} steps and {len(after.frames)} frames agree (limit: {limit})"

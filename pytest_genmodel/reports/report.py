@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_genmodel.diagnosis.allowance import Allowance
 
 SCHEMA = 1
 OUTCOMES = ("passed", "failed", "skipped", "inconclusive")
@@ -41,11 +44,16 @@ class Report:
     """For a candidate's label what was sampled of it (`html.footage.film`), where the HTML report was asked for."""
     audit: dict[str, Any] | None = None
     """What an audit found of the gate; None where none was asked for."""
+    allow: Sequence[Allowance] = ()
+    """What the command line and the ini file allow."""
+    suite_size: int = 0
+    """Items of the built-in suite, before any was deselected."""
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in what one item brought: its verdicts, and facts about the environment and the checkpoints."""
         self.verdicts.extend(record["verdicts"])
         self.environment.update(record["environment"])
+        self.suite_size = record.get("suite_size", self.suite_size)
         for footage in record.get("samples", ()):
             self._keep(footage)
         for mine, theirs in zip(self.candidates, record["candidates"], strict=True):
@@ -54,10 +62,8 @@ class Report:
             self.reference.update({key: v for key, v in record["reference"].items() if v is not None})
 
     def _keep(self, footage: dict[str, Any]) -> None:
-        from pytest_genmodel.reports.html.footage import rank
-
         known = self.samples.get(footage["candidate"])
-        if known is None or rank(footage) > rank(known):
+        if known is None or _rank(footage) > _rank(known):
             self.samples[footage["candidate"]] = footage
 
     def of(self, label: str) -> list[dict[str, Any]]:
@@ -70,9 +76,35 @@ class Report:
         return count(self.verdicts)
 
     @property
+    def causes(self) -> list[dict[str, Any]]:
+        """The causes of each candidate, the first one leading (`diagnosis.causes`)."""
+        from pytest_genmodel.diagnosis.causes import causes
+
+        return [
+            {"candidate": candidate["label"], **cause.to_json()}
+            for candidate in self.candidates
+            for cause in causes(self.of(candidate["label"]))
+        ]
+
+    @property
     def checked_nothing(self) -> bool:
         """Whether the run judged nothing: such a run must not be green."""
         return bool(self.verdicts) and all(verdict["outcome"] == "skipped" for verdict in self.verdicts)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the built-in suite was judged for every candidate, and the run came to its end."""
+        judged = {verdict["id"] for verdict in self.verdicts if str(verdict["id"]).startswith("genmodel::")}
+        return self.exit_status in COMPLETE and 0 < self.suite_size == len(judged)
+
+    @property
+    def allowances(self) -> list[dict[str, Any]]:
+        """What became of the run's allowances; those of markers are told in their verdicts."""
+        if not self.allow:
+            return []
+        from pytest_genmodel.reports.allowances import allowances
+
+        return allowances(self.allow, self.verdicts, whole=self.is_whole)
 
     def to_json(self) -> dict[str, Any]:
         """The report as `schema.json` describes it."""
@@ -86,10 +118,12 @@ class Report:
             "candidates": self.candidates,
             "reference": self.reference,
             "verdicts": sorted(self.verdicts, key=lambda verdict: str(verdict["id"])),
+            "causes": self.causes,
             "summary": self.summary,
             "samples": [{**footage, "pictures": None} for _, footage in sorted(self.samples.items())],
             "command": dict(self.command),
             "audit": self.audit,
+            "allowances": self.allowances,
             "exit_status": self.exit_status,
             "complete": self.exit_status in COMPLETE,
         }
@@ -98,11 +132,22 @@ class Report:
         """Write the report to `path`, whole or not at all; raises OSError where that cannot be done."""
         write_whole(path, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
+    def write_view(self, name: str, path: Path) -> None:
+        """Write one of `views.VIEWS` to `path`, whole or not at all; raises OSError where that cannot be done."""
+        from pytest_genmodel.reports.views import VIEWS
+
+        write_whole(path, VIEWS[name](self.to_json(), None))
+
     def write_html(self, path: Path) -> None:
         """Write the page to `path`, whole or not at all; raises OSError where that cannot be done."""
         from pytest_genmodel.reports.html.page import page
 
         write_whole(path, page(self.to_json(), self.samples))
+
+
+def _rank(footage: Mapping[str, Any]) -> tuple[bool, int]:
+    """Which of two records of one candidate is the better one: xdist's workers each send theirs."""
+    return footage["psnr"] is not None, footage["frames"]
 
 
 def write_whole(path: Path, text: str) -> None:

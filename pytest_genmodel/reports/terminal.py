@@ -5,18 +5,21 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.diagnosis.causes import Cause, causes
 from pytest_genmodel.reports.ladder import MARKS, ladder_lines
 from pytest_genmodel.reports.report import Report, count
-from pytest_genmodel.reports.text import finding_text, fold
+from pytest_genmodel.reports.text import finding_text, fold, printable
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-MOST_FAULTS = 5
-_SEVERITIES = ("error", "warning")
+MOST_CAUSES = 3
+"""Causes that are told in full; of all others the code and the place are said."""
+MOST_REASONS = 6
+MOST_PLACES = 3
 
 
 def write_summary(terminal: TerminalReporter, report: Report) -> None:
@@ -30,7 +33,7 @@ def write_summary(terminal: TerminalReporter, report: Report) -> None:
             continue
         green = not any(verdict["outcome"] in ("failed", "inconclusive") for verdict in verdicts)
         terminal.write_line(_headline(candidate, verdicts), green=green, red=not green, bold=True)
-        for line in _body(verdicts):
+        for line in _body(verdicts, causes(verdicts), is_red=not green):
             terminal.write_line(line)
         for verdict in verdicts:
             for line in ladder_lines(verdict, unicode=_shows(terminal, MARKS)):
@@ -55,32 +58,82 @@ def _headline(candidate: dict[str, Any], verdicts: list[dict[str, Any]]) -> str:
     return f"{candidate['spec']}: {said} ({samples} samples computed)"
 
 
-def _body(verdicts: list[dict[str, Any]]) -> Iterator[str]:
-    groups = _by_fault(verdicts)
-    for findings, names in groups[:MOST_FAULTS]:
+def _body(verdicts: list[dict[str, Any]], found: Sequence[Cause], *, is_red: bool) -> Iterator[str]:
+    for number, cause in enumerate(found[:MOST_CAUSES], start=1):
         yield ""
-        yield from finding_text(findings[0]).splitlines()
-        yield f"  found:  by {', '.join(names)}"
-    if len(groups) > MOST_FAULTS:
+        yield from _cause(cause, number, len(found), is_red=is_red)
+        if is_red and (replay := next((v.get("replay") for v in verdicts if v["id"] == cause.id), None)):
+            yield f"  replay: {printable(str(replay))}"
+    for cause in found[MOST_CAUSES:]:
+        yield from fold(_short(cause), "  and: ").splitlines()
+    if found and is_red:
         yield ""
-        yield f"and {len(groups) - MOST_FAULTS} more faults in the failures above"
-    lines = [*_notes(verdicts), *_by_reason(verdicts, "inconclusive"), *_by_reason(verdicts, "skipped")]
-    if groups and lines:
+        yield from _settled(found[0])
+    blocked = {entry.id for cause in found for entry in cause.unjudged}
+    unjudged = [verdict for verdict in verdicts if verdict["id"] not in blocked]
+    lines = [*_notes(verdicts), *_by_reason(unjudged, "inconclusive"), *_by_reason(verdicts, "skipped")]
+    if found and lines and not is_red:
         yield ""
     yield from lines
 
 
-def _by_fault(verdicts: list[dict[str, Any]]) -> list[tuple[list[dict[str, Any]], list[str]]]:
-    """What is more than a note, one entry for a code in a component, with the invariants that found it."""
-    groups: dict[tuple[str, str | None], tuple[list[dict[str, Any]], list[str]]] = {}
-    for verdict in verdicts:
-        for finding in verdict["findings"]:
-            if finding["severity"] != "note":
-                findings, names = groups.setdefault((finding["code"], finding["component"]), ([], []))
-                findings.append(finding)
-                if verdict["invariant"] not in names:
-                    names.append(verdict["invariant"])
-    return sorted(groups.values(), key=lambda group: _SEVERITIES.index(group[0][0]["severity"]))
+def _cause(cause: Cause, number: int, of: int, *, is_red: bool) -> Iterator[str]:
+    """The finding that leads, what follows from it, and what is therefore left."""
+    which = f" {number} of {of}" if of > 1 else ""
+    if is_red:
+        yield f"root cause{which}, {cause.confidence.value}:"
+    yield from finding_text(cause.finding).splitlines()
+    yield f"  found:  by {', '.join(cause.found_by)}{_elsewhere(cause)}"
+    if is_red:
+        yield from _folded(cause.conclusion, "  why:    ")
+    yield from _explained(cause)
+    if cause.unjudged:
+        names = ", ".join(dict.fromkeys(entry.invariant for entry in cause.unjudged))
+        whys = ", ".join(dict.fromkeys(entry.why for entry in cause.unjudged))
+        yield from _folded(f"{names} ({whys})", "  leaves unjudged: ")
+
+
+def _elsewhere(cause: Cause) -> str:
+    """The other places of the same code in the same component."""
+    others = [printable(place) for place in cause.locations if place != cause.location]
+    if not others:
+        return ""
+    more = f" and {len(others) - MOST_PLACES} more" if len(others) > MOST_PLACES else ""
+    return f"; also at {', '.join(others[:MOST_PLACES])}{more}"
+
+
+def _explained(cause: Cause) -> Iterator[str]:
+    """What follows from it: a line for each reason, the findings by code and title."""
+    reasons: dict[str, dict[str, None]] = {}
+    for one in cause.explains:
+        reasons.setdefault(one.why, {})[f"{one.code} {one.title}"] = None
+    start = "  explains: "
+    for why, names in list(reasons.items())[:MOST_REASONS]:
+        yield from _folded(f"{', '.join(names)} ({why})", start)
+        start = " " * len(start)
+    if rest := [name for names in list(reasons.values())[MOST_REASONS:] for name in names]:
+        yield from _folded(", ".join(name.partition(" ")[0] for name in rest), f"{start}and ")
+
+
+def _short(cause: Cause) -> str:
+    where = ": ".join(part for part in (cause.component, cause.location) if part)
+    at = f" at {where}" if where else ""
+    return printable(
+        f"{cause.code} {cause.finding['title']}{at} ({cause.finding['severity']}, {cause.confidence.value})"
+    )
+
+
+def _settled(cause: Cause) -> Iterator[str]:
+    """What the passed verdicts rule out, and what nobody looked at."""
+    if cause.ruled_out:
+        yield from _folded("; ".join(one.text for one in cause.ruled_out), "  ruled out: ")
+    if cause.not_looked_at:
+        subjects = dict.fromkeys(one.subject for one in cause.not_looked_at)
+        yield from _folded(", ".join(subjects), "  not looked at: ")
+
+
+def _folded(text: str, start: str) -> list[str]:
+    return fold(printable(text), start).splitlines()
 
 
 def _notes(verdicts: list[dict[str, Any]]) -> Iterator[str]:
@@ -89,7 +142,7 @@ def _notes(verdicts: list[dict[str, Any]]) -> Iterator[str]:
         for finding in verdict["findings"]:
             if finding["severity"] == "note":
                 where = f"{finding['component']}: " if finding["component"] else ""
-                yield from fold(f"{where}{finding['message']} ({finding['code']})", "  note: ").splitlines()
+                yield from _folded(f"{where}{finding['message']} ({finding['code']})", "  note: ")
 
 
 def _by_reason(verdicts: list[dict[str, Any]], outcome: str) -> Iterator[str]:
@@ -99,4 +152,4 @@ def _by_reason(verdicts: list[dict[str, Any]], outcome: str) -> Iterator[str]:
         if verdict["outcome"] == outcome:
             reasons.setdefault(str(verdict["reason"]), []).append(verdict["invariant"])
     for reason, names in reasons.items():
-        yield from fold(f"{', '.join(dict.fromkeys(names))}: {reason}", f"  {outcome}: ").splitlines()
+        yield from _folded(f"{', '.join(dict.fromkeys(names))}: {reason}", f"  {outcome}: ")

@@ -39,11 +39,24 @@ def suite_for(
     ladder: tuple[float, ...] | None = None,
     sampler: Own | None = None,
     cache: str | None = None,
+    *,
+    baseline: bool = False,
+    trace: bool = False,
 ) -> Mapping[str, tuple[Claim, ...]]:
     """The suite; with a trainer of the user's own in place of the built-in ones, a ladder of learning rates, the
-    user's own inference, and a precomputed data set, where they are given.
+    user's own inference, a precomputed data set, and a baseline, where they are given; `trace` adds the search for
+    the first divergence.
     """
     suite = _with_trainer(trainer)
+    if baseline:
+        suite = {
+            **suite,
+            "checkpoint": (*suite["checkpoint"], Claim("baseline_is_current")),
+            "sampling": (*suite["sampling"], Claim("sample_as_before")),
+        }
+    if trace:
+        traced = (Claim("first_divergence"), Claim("swap_bisection"))
+        suite = {**suite, "sampling": (*suite["sampling"], *traced)}
     if cache is not None:
         suite = {**suite, "training": (*suite["training"], Claim("cache_is_fresh", {"cache": cache}))}
     if sampler is not None:
@@ -83,16 +96,20 @@ SUITE: Mapping[str, tuple[Claim, ...]] = {
         Claim("same_weights"),
         Claim("same_config"),
         Claim("sound_schedule"),
+        Claim("known_fields"),
     ),
     "round_trip": (Claim("save_load_round_trip"),),
     "sampling": (
         Claim("denoiser_call"),
+        Claim("absolute_checks"),
         Claim("seeded_sampling"),
         Claim("sound_video"),
+        Claim("sound_prediction"),
+        Claim("sound_autoencoder"),
         Claim("reproducible"),
     ),
     "neutrality": (Claim("neutral_transformations"),),
-    "liveness": (Claim("conditions_matter"), Claim("tensors_matter")),
+    "liveness": (Claim("conditions_matter"), Claim("tensors_matter"), Claim("padding_is_ignored")),
     "training": (
         Claim("zero_lr_identity", {"trainer": "full"}, "full"),
         Claim("zero_lr_identity", {"trainer": "lora"}, "lora", _PEFT),

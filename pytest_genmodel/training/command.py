@@ -53,6 +53,9 @@ _INSIDE = Path(__file__).parent / "inside"
 def split_template(text: str, placeholders: Mapping[str, str], what: str) -> tuple[str, ...]:
     """Split a command line with placeholders into arguments; `what` it is called in an error.
 
+    The command will run in a folder of its own: what names a file that lies here (`train.py`, `--config=a.yaml`) is made
+    absolute, and so is a path to a folder (`./clips`; a bare word may mean anything).
+
     Raises:
         BadInputError: quotes do not match, or a placeholder is none of `placeholders`.
     """
@@ -66,7 +69,19 @@ def split_template(text: str, placeholders: Mapping[str, str], what: str) -> tup
             hint = f"; did you mean {{{nearest[0]}}}?" if nearest else ""
             known = ", ".join(f"{{{placeholder}}}" for placeholder in placeholders)
             raise BadInputError(f"the {what} has an unknown placeholder {{{name}}}{hint} (known: {known})")
-    return arguments
+    return tuple(map(_from_here, arguments))
+
+
+def _from_here(argument: str) -> str:
+    option, equals, value = argument.rpartition("=") if argument.startswith("-") else ("", "", argument)
+    if not value or value.startswith("-") or _FIELD.search(value):
+        return argument
+    path = Path(value)
+    try:
+        is_meant = path.is_file() or ("/" in value and path.is_dir())
+    except OSError:  # a text too long to be a name
+        return argument
+    return f"{option}{equals}{path.absolute()}" if is_meant else argument
 
 
 @dataclass(frozen=True)

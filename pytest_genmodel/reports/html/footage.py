@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_genmodel.pipelines.probe import Probe
-    from pytest_genmodel.pipelines.sampling import Sample
-    from pytest_genmodel.session import GenmodelSession
+    from pytest_genmodel.pipelines.sampling import Sample, Samples
 
 BYTES = 6_000_000
 """Bytes of pictures on a page, whatever the number of candidates; base64 makes a third more of them."""
@@ -26,37 +26,35 @@ class Filming:
     shorter. Nothing is sampled for it.
     """
 
-    session: GenmodelSession
-    _given: dict[int, Rank] = field(default_factory=dict)
+    candidates: Mapping[str, str]
+    """The spec of each candidate, by its label."""
+    reference: str | None
+    samples: Samples
+    digest_of: Callable[[str | None], str | None]
+    """What a spec's samples are kept under; None where nothing has needed it."""
+    _given: dict[str, Rank] = field(default_factory=dict)
 
     def new(self) -> list[dict[str, Any]]:
         """What became known since the last call, one entry for a candidate, as JSON values."""
         from pytest_genmodel.reports.report import plain
 
         found = []
-        for index, label in enumerate(self.session.labels):
-            best = self._best(index)
-            if best is not None and best[0] > self._given.get(index, (False, 0, 0)):
-                rank, ours, theirs, probe = best
-                self._given[index] = rank
-                budget = BYTES // len(self.session.labels)
+        for label, spec in self.candidates.items():
+            best = self._best(spec)
+            if best is not None and best[0] > self._given.get(label, (False, 0, 0)):
+                self._given[label], ours, theirs, probe = best
+                budget = BYTES // len(self.candidates)
                 found.append({"candidate": label, **plain(film(ours, theirs, probe, budget))})
         return found
 
-    def _best(self, index: int) -> tuple[Rank, Sample, Sample | None, Probe] | None:
-        settings, samples = self.session.settings, self.session.samples
-        ours = samples.kept(self.session.known_digest(settings.candidates[index]))
-        theirs = samples.kept(self.session.known_digest(settings.reference))
+    def _best(self, spec: str) -> tuple[Rank, Sample, Sample | None, Probe] | None:
+        ours = self.samples.kept(self.digest_of(spec))
+        theirs = self.samples.kept(self.digest_of(self.reference))
         choices = [
-            ((key in theirs, len(sample.frames), -number), sample, theirs.get(key), samples.probes[key])
+            ((key in theirs, len(sample.frames), -number), sample, theirs.get(key), self.samples.probes[key])
             for number, (key, sample) in enumerate(ours.items())
         ]
         return max(choices, key=lambda choice: choice[0], default=None)
-
-
-def rank(footage: dict[str, Any]) -> tuple[bool, int]:
-    """Which of two records of one candidate is the better one: xdist's workers each send theirs."""
-    return footage["psnr"] is not None, footage["frames"]
 
 
 def film(ours: Sample, theirs: Sample | None, probe: Probe, budget: int) -> dict[str, Any]:
@@ -84,15 +82,12 @@ def film(ours: Sample, theirs: Sample | None, probe: Probe, budget: int) -> dict
 
 
 def _psnr(ours: torch.Tensor, theirs: torch.Tensor | None) -> list[float] | None:
-    from pytest_genmodel.pipelines.observables import psnr
+    from pytest_genmodel.pipelines.curves import psnrs
 
-    return None if theirs is None else [psnr(a, b) for a, b in zip(ours, theirs, strict=True)]
+    return None if theirs is None else psnrs(ours, theirs)
 
 
 def _distances(ours: torch.Tensor, theirs: torch.Tensor | None) -> list[float] | None:
-    if theirs is None or ours.shape != theirs.shape:
-        return None
-    return [
-        float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30))
-        for a, b in zip(ours, theirs, strict=True)
-    ]
+    from pytest_genmodel.pipelines.curves import distances
+
+    return None if theirs is None or ours.shape != theirs.shape else distances(ours, theirs)

@@ -15,7 +15,7 @@ from typing import Any
 
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.reports.html import plots
-from pytest_genmodel.reports.html.view import flat, view
+from pytest_genmodel.reports.html.view import flat, limits, view
 from pytest_genmodel.reports.text import printable
 
 HERE = Path(__file__).parent
@@ -79,6 +79,7 @@ def _rendered(content: Mapping[str, Any]) -> str:
         re.sub(r"([._:/]+)", r"\1<wbr>", str(escape(printable(str(value)))))
     )
     environment.filters["flat"] = lambda value: list(flat(value))
+    environment.filters["limits"] = limits
     script = (HERE / "page.js").read_text(encoding="utf-8").strip()
     return environment.get_template("page.html.j2").render(
         **content,

@@ -1,4 +1,4 @@
-"""From the report's document to what the page shows: candidates, faults in the order of causes, rules, tables.
+"""From the report's document to what the page shows: candidates, causes, faults in their order, rules, tables.
 
 PYTEST_DONT_REWRITE
 """
@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_genmodel.diagnosis.causes import Cause, causes
+from pytest_genmodel.diagnosis.limit import limit_in, measured_text, passing_text
 from pytest_genmodel.diagnosis.rules import RULES
 from pytest_genmodel.reports.html.figures import figures
+from pytest_genmodel.reports.replay import replay_of
 from pytest_genmodel.reports.report import OUTCOMES, count
 
 MOST_FAULTS = 200
 """Faults of a candidate that the page shows, and places of a fault; the JSON report has all of them."""
 MOST_PLACES = 20
 MOST_TEXT = 2000
+MOST_CAUSES = 5
 SEVERITIES = ("error", "warning", "note")
 _SECTIONS = ("checkpoint", "adapters", "round_trip", "sampling", "liveness", "training")
 """What is at rest explains what is sampled, and that what is trained."""
@@ -66,6 +70,12 @@ def anchor(code: str) -> str:
     return "rule-" + re.sub(r"[^A-Za-z0-9_-]", "_", code)
 
 
+def limits(finding: Mapping[str, Any]) -> list[tuple[str | None, str]]:
+    """The number against its limit and what would have passed, in words; nothing where there is no number."""
+    limit = limit_in(finding["evidence"])
+    return [] if limit is None else [(measured_text(limit), passing_text(limit))]
+
+
 def flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested values as lines (`components.transformer.compared`, text), so that a phone can show them."""
     for key, item in value.items():
@@ -103,7 +113,12 @@ def _candidate(
     verdicts.sort(key=_place)
     counts = count(verdicts)
     state = next((state for state in ("failed", "inconclusive", "passed") if counts[state]), "nothing")
-    faults = _faults(verdicts, options)
+    found = causes(verdicts)
+    faults = _in_order(_faults(verdicts, options), found)
+    for place, fault in enumerate(faults, start=1):
+        fault["id"] = f"fault-{number}-{place}"
+        fault["above"] = None
+    shown = {_key(fault): fault for fault in faults[:MOST_FAULTS]}
     return {
         **candidate,
         "number": number,
@@ -111,7 +126,9 @@ def _candidate(
         "said": _STATES[state],
         "counts": counts,
         "seconds": sum(float(verdict["seconds"]) for verdict in verdicts),
-        "first": next((fault for fault in faults if fault["severity"] != "note"), None),
+        "causes": [_cause(cause, shown) for cause in found[:MOST_CAUSES] if _key_of(cause) in shown],
+        "of_causes": len(found),
+        "settled": found[0] if found else None,
         "faults": faults[:MOST_FAULTS],
         "more_faults": max(0, len(faults) - MOST_FAULTS),
         "configuration": [each for fault in faults for each in _configuration(fault)],
@@ -129,7 +146,7 @@ def _place(verdict: Mapping[str, Any]) -> int:
 
 
 def _faults(verdicts: Sequence[Mapping[str, Any]], options: str) -> list[dict[str, Any]]:
-    """One entry for a code in a component, the worst first, each with every place at which it was found."""
+    """One entry for a code in a component, each with every place at which it was found."""
     groups: dict[tuple[str, str | None], dict[str, Any]] = {}
     for verdict in verdicts:
         for finding in verdict["findings"]:
@@ -148,23 +165,60 @@ def _faults(verdicts: Sequence[Mapping[str, Any]], options: str) -> list[dict[st
             fault["found_by"].setdefault(verdict["invariant"], verdict["id"])
             if not any(_alike(finding, other) for other in fault["findings"]):
                 fault["findings"].append(finding)
-    faults = sorted(groups.values(), key=lambda fault: SEVERITIES.index(fault["severity"]))
+    faults = list(groups.values())
     for fault in faults:
         fault["more"] = max(0, len(fault["findings"]) - MOST_PLACES)
         fault["findings"] = fault["findings"][:MOST_PLACES]
         id_ = str(next(iter(fault["found_by"].values())))
-        fault["replay"] = f"pytest {options} {_quoted(id_)}".replace("  ", " ") if options else None
+        fault["replay"] = replay_of({"verdicts": verdicts, "command": {"options": options}}, id_)
     return faults
+
+
+def _in_order(faults: list[dict[str, Any]], found: Sequence[Cause]) -> list[dict[str, Any]]:
+    """Each cause and what it explains, in their order, then the notes."""
+    places: dict[tuple[str, str | None], int] = {}
+    for cause in found:
+        for key in (_key_of(cause), *((one.code, one.component) for one in cause.explains)):
+            places.setdefault(key, len(places))
+
+    def weight(fault: Mapping[str, Any]) -> tuple[int, int]:
+        return places.get(_key(fault), len(places)), SEVERITIES.index(fault["severity"])
+
+    return sorted(faults, key=weight)
+
+
+def _key(fault: Mapping[str, Any]) -> tuple[str, str | None]:
+    return fault["code"], fault["component"]
+
+
+def _key_of(cause: Cause) -> tuple[str, str | None]:
+    return cause.code, cause.component
+
+
+def _cause(cause: Cause, shown: Mapping[tuple[str, str | None], dict[str, Any]]) -> dict[str, Any]:
+    """A cause beside the fault that leads, and where on the page stands what it explains."""
+    reasons: dict[str, dict[str, Any]] = {}
+    for one in cause.explains:
+        other = shown.get((one.code, one.component))
+        entry = {"code": one.code, "title": one.title, "id": other["id"] if other else None}
+        reasons.setdefault(one.why, {}).setdefault(one.code, entry)
+    blocked: dict[str, dict[str, None]] = {}
+    for entry_ in cause.unjudged:
+        blocked.setdefault(entry_.why, {})[entry_.invariant] = None
+    fault = shown[_key_of(cause)]
+    fault["above"] = next((finding for finding in fault["findings"] if _alike(finding, cause.finding)), None)
+    return {
+        "fault": fault,
+        "finding": cause.finding,
+        "confidence": cause.confidence.value,
+        "conclusion": cause.conclusion,
+        "explains": [(why, list(entries.values())) for why, entries in reasons.items()],
+        "unjudged": [(why, list(names)) for why, names in blocked.items()],
+    }
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return (one["location"], one["message"]) == (other["location"], other["message"])
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _configuration(fault: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
