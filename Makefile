@@ -12,6 +12,7 @@ export HF_HUB_OFFLINE = 1
 help:
 	@echo "make demo       judge a healthy model and the founding incident; writes demo-out/"
 	@echo "make test       lint, types and tests, as CI runs them"
+	@echo "make docs       the documentation site, strict; writes site/"
 	@echo "make benchmark  figures of benchmarks/"
 
 setup: $(INSTALLED)
@@ -41,10 +42,15 @@ unit: $(INSTALLED)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/tensors.py --runs 3
 	$(BIN)/python benchmarks/checkpoints.py --runs 3
+	$(BIN)/python benchmarks/baselines.py --gigabytes 0.6
+	$(BIN)/python benchmarks/trace.py --rounds 3
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) demo-out site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -64,7 +64,7 @@ def page() -> str:
 
 
 def _row(fault: Fault, place: Place) -> str:
-    code = f"[{fault.code}](rules.md#{fault.code.lower()})" if fault.code else ""
+    code = f"[{fault.code}](rules/{fault.code}.md)" if fault.code else ""
     weight = "" if fault.severity == "error" else f" ({fault.severity})"
     where = ": ".join(part for part in (place.component, place.location and f"`{place.location}`") if part)
     cells = (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
 from pytest_genmodel.diagnosis.rules import RULES
 from tests.plugin.test_cost import HEAVY
+from tools import rules_page
 
 
 def test_a_rule_is_explained_in_its_own_words(genmodel):
@@ -19,8 +22,28 @@ def test_a_rule_is_explained_in_its_own_words(genmodel):
     assert (done.status, done.err) == (0, "")
     assert words.startswith(f"GM203: {rule.summary} (error)")
     assert rule.meaning in words
-    assert f"What to do: {rule.action}" in words
+    assert f"How to fix it {rule.action}" in words
     assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_page_shows_thread_example_invariants_faults_and_how_to_allow(genmodel):
+    out = genmodel("explain", "GM203").out
+
+    rule = RULES["GM203"]
+    assert "\n  - https://github.com/zai-org/CogVideo/issues/374\n" in out
+    assert textwrap.indent(rule.example, "    ") in out
+    assert "`coverage`" in out
+    assert "- `lora_still_attached`: " in out
+    assert '--genmodel-allow="GM203: why it is so on purpose"' in out
+
+
+def test_page_on_the_terminal_is_the_page_of_the_documentation(genmodel):
+    for code in ("GM203", "GM412", "GM010", "GM306"):
+        shown = [
+            line for line in genmodel("explain", code).out.splitlines() if line and not line[0].isspace()
+        ]
+        document = (rules_page.FOLDER / f"{code}.md").read_text()
+        assert shown[1:] == re.findall(r"^## (.*)", document, re.MULTILINE)
 
 
 def test_case_does_not_matter(genmodel):
@@ -54,7 +77,9 @@ def test_json_holds_the_page(genmodel):
     assert value["tool"]["name"] == "pytest-genmodel"
     [rule] = value["rules"]
     assert (rule["code"], rule["severity"]) == ("GM203", "error")
-    assert rule["meaning"] == RULES["GM203"].meaning
+    for key in ("meaning", "action", "example"):
+        assert rule[key] == getattr(RULES["GM203"], key)
+    assert rule["seen_in"] == list(RULES["GM203"].seen_in)
     assert len(genmodel("explain", "--json").json["rules"]) == len(RULES)
 
 

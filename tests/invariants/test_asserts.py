@@ -131,7 +131,7 @@ def test_many_changed_tensors_are_named_together():
     text = message(changed, other)
 
     assert "and 35 more tensors differ" in text
-    assert len(text.splitlines()) == 7
+    assert len(text.splitlines()) == 8
 
 
 def test_tensor_that_a_module_lacks_is_named():
@@ -151,3 +151,20 @@ def test_except_for_with_modules_is_refused():
 def test_two_kinds_are_refused(healthy):
     with pytest.raises(BadInputError, match="not Pipeline and Sequential"):
         assert_same_weights(pipeline(healthy), model())
+
+
+def test_message_ends_with_the_smallest_tolerance(copy, healthy):
+    edit_tensors(copy / TRANSFORMER, lambda tensors: tensors | {TO_Q: tensors[TO_Q] + 0.5})
+    edit_tensors(copy / VAE, lambda tensors: tensors | {CONV: tensors[CONV] + 0.25})
+    ours, theirs = model(), model()
+    with torch.no_grad():
+        theirs[0].weight += 2.0
+    other = model()
+    other.register_buffer("more", torch.zeros(1))
+
+    pipelines = message(pipeline(copy), pipeline(healthy)).splitlines()[-1]
+    modules = message(ours, theirs).splitlines()[-1]
+
+    assert pipelines.startswith("  would pass assert_close: close(atol=0.50")
+    assert modules.startswith("  would pass assert_close: close(atol=2")
+    assert message(ours, other).splitlines()[-1] == "  no tolerance would pass this"

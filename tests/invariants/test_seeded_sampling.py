@@ -70,10 +70,12 @@ def test_dropout_in_train_mode_is_found(judged, healthy, monkeypatch):
 
     monkeypatch.setattr(T5EncoderModel, "forward", forward_in_train_mode)
 
-    [finding] = judged("seeded_sampling", healthy).findings
+    finding, place = judged("seeded_sampling", healthy).findings
 
     assert finding.code == "GM502"
     assert "global generator" in finding.cause
+    assert (place.code, place.component, place.location) == ("GM954", "text_encoder", "encoder.dropout")
+    assert "training mode" in place.cause
 
 
 def test_ignored_seed_is_found(judged, healthy, monkeypatch):
@@ -102,10 +104,11 @@ def test_difference_in_the_decoder_alone_is_told_apart(judged, healthy, monkeypa
 
     monkeypatch.setattr(AutoencoderKLCogVideoX, "decode", noisy_decode)
 
-    [finding] = judged("seeded_sampling", healthy).findings
+    finding, place = judged("seeded_sampling", healthy).findings
 
     assert (finding.code, finding.location) == ("GM502", "frame 0")
     assert "all latents agree" in finding.message
+    assert (place.code, place.component, place.location) == ("GM954", "vae", "vae.decode")
 
 
 @pytest.mark.parametrize(

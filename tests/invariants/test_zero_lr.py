@@ -137,7 +137,7 @@ def test_trainer_that_leaves_a_patched_class_behind_is_caught_in_the_sample(judg
         "zero_lr_identity", healthy, parameters={"trainer": trainer}, level="full", steps=2, frames=9
     )
 
-    assert codes(verdict) == ["GM705"]
+    assert codes(verdict) == ["GM705", "GM956"]  # by now both sides run under what the trainer left
 
 
 def test_trainer_that_never_steps_is_caught(judged, healthy):

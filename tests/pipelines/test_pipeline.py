@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import shutil
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -530,3 +532,17 @@ def test_key_of_the_model_index_that_the_class_does_not_take_is_passed_over(judg
 
     for name in ("coverage", "same_config", "seeded_sampling"):
         assert judged(name, copy, healthy).findings == ()
+
+
+def test_a_large_model_that_is_let_go_of_leaves_the_memory_at_once(healthy, monkeypatch):
+    monkeypatch.setattr("pytest_genmodel.pipelines.pipeline.WORTH_COLLECTING", 1)
+    pipeline = live(healthy)
+    pipeline.sample(probe_for(pipeline))
+    held = weakref.ref(pipeline.component("transformer"))
+
+    gc.disable()
+    try:
+        pipeline.release()
+        assert held() is None
+    finally:
+        gc.enable()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_genmodel.diagnosis.allowance import Allowance
 from pytest_genmodel.settings import OPTIONS, Settings, read
 
 LADDER = "at least 3 rates, rising from 0, as 0,1e-9,1e-7,1e-5"
@@ -95,8 +96,13 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "lr-ladder": "0,1e-9,1e-7",
         "sample-cmd": SAMPLE,
         "cache": ".",
+        "baseline": "model.baseline",
+        "update-baseline": "true",
+        "allow": "GM412: why",
+        "trace": "true",
         "audit-time": "60",
         "audit-min": "0.9",
+        "save-run": "run",
         "json": "out.json",
         "report": "out.html",
         "strict": "true",
@@ -104,7 +110,7 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
     }
     excluding_others = {"trainer", "sampler", "audit"}
     assert {option.name for option in OPTIONS} == values.keys() | excluding_others
-    flags = ("strict", "no-suite", "keep")
+    flags = ("strict", "no-suite", "keep", "update-baseline", "trace")
     by_option = pytester.parseconfig(
         *(f"--genmodel-{name}" if name in flags else f"--genmodel-{name}={v}" for name, v in values.items())
     )
@@ -119,6 +125,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         image=str(here / "cat.png"),
         calibrate=str(here / "floors.json"),
         cache=str(here),
+        baseline=str(here / "model.baseline"),
+        allow=(Allowance("GM412", "why", by="ini"),),
+        save_run=str(here / "run"),
         json=str(here / "out.json"),
         report=str(here / "out.html"),
     )
@@ -140,13 +149,17 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         train_result="checkpoint-{steps}",
         keep=True,
         calibrate="floors.json",
+        baseline="model.baseline",
+        update_baseline=True,
         resume_args="--resume_from {resume}",
         train_timeout=60,
         ladder=(0.0, 1e-9, 1e-7),
         sample_command=SAMPLE,
         cache=".",
+        allow=(Allowance("GM412", "why", by="option"),),
         audit_time=60,
         audit_min=0.9,
+        save_run="run",
         json="out.json",
         report="out.html",
         strict=True,

@@ -10,14 +10,19 @@ IDS = [
     "genmodel::checkpoint::same_weights",
     "genmodel::checkpoint::same_config",
     "genmodel::checkpoint::sound_schedule",
+    "genmodel::checkpoint::known_fields",
     "genmodel::round_trip::save_load_round_trip",
     "genmodel::sampling::denoiser_call",
+    "genmodel::sampling::absolute_checks",
     "genmodel::sampling::seeded_sampling",
     "genmodel::sampling::sound_video",
+    "genmodel::sampling::sound_prediction",
+    "genmodel::sampling::sound_autoencoder",
     "genmodel::sampling::reproducible",
     "genmodel::neutrality::neutral_transformations",
     "genmodel::liveness::conditions_matter",
     "genmodel::liveness::tensors_matter",
+    "genmodel::liveness::padding_is_ignored",
     "genmodel::training::zero_lr_identity[full]",
     "genmodel::training::zero_lr_identity[lora]",
     "genmodel::training::learning_moves[full]",
@@ -28,8 +33,10 @@ IDS = [
     "genmodel::adapters::adapter_identity",
 ]
 SAMPLING = "genmodel::sampling::seeded_sampling"
-STATIC = 5
+STATIC = 6
 """Claims about files alone: the first of the list."""
+SKIPPED = 3
+"""Claims that random weights cannot be held to, and that of padding, which this family reads by design."""
 SAMPLES = 24
 """Pipeline runs of the whole suite on one candidate with itself as the reference."""
 
@@ -51,9 +58,10 @@ def test_ids_are_stable_and_free_of_paths(run):
 def test_whole_suite_is_green_quiet_and_cheap(run, report):
     result = run("--genmodel-ref={healthy}", "--genmodel-json=report.json")
 
-    result.assert_outcomes(passed=len(IDS))
+    passed = len(IDS) - SKIPPED
+    result.assert_outcomes(passed=passed, skipped=SKIPPED)
     assert result.ret == 0
-    result.stdout.fnmatch_lines([f"*: {len(IDS)} passed ({SAMPLES} samples computed)"])
+    result.stdout.fnmatch_lines([f"*: {passed} passed, {SKIPPED} skipped ({SAMPLES} samples computed)"])
     assert "warning" not in result.stdout.str().lower()
     assert sum(verdict["samples_computed"] for verdict in report()["verdicts"]) == SAMPLES
 
@@ -153,7 +161,7 @@ def test_workers_give_the_same_ids_verdicts_and_one_report(run, report):
 
     result = run("-n", "2", "--genmodel-json=report.json", "--genmodel-ref={healthy}", subprocess=True)
 
-    result.assert_outcomes(passed=len(IDS))
+    result.assert_outcomes(passed=len(IDS) - SKIPPED, skipped=SKIPPED)
     assert sorted(verdict["id"] for verdict in report()["verdicts"]) == sorted(IDS)
     assert report()["candidate"]["dtype"] == "float32"
     # Each worker has its own memory of samples: what two verdicts share may be computed twice.

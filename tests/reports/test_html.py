@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.reports.html import page as page_module
 from pytest_genmodel.reports.html import plots
 from pytest_genmodel.reports.html.page import page
@@ -71,15 +72,42 @@ def tree() -> Tree:
 def test_verdict_and_root_cause_come_first(tree):
     assert tree.text("h1") == ["run-17 fails"]
     assert tree.text("title") == ["run-17 fails - genmodel report"]
-    [cause] = tree.text("section", class_="cause")
+    cause, other = tree.text("section", class_="cause")
     assert cause.startswith(
-        "Nearest to the root cause GM203 what GM203 is Where transformer: transformer_blocks.0"
+        "Root cause 1 of 2, certain GM203 what GM203 is Where transformer: transformer_blocks.0"
     )
+    assert other.startswith("Root cause 2 of 2, possible GM301")
     assert "What" in cause
     assert "Cause saved with its LoRA attached" in cause
     assert "Action Save the bare model." in cause
     assert "Found by coverage, same_weights" in cause
     assert "pytest --genmodel-ckpt=out/run-17 genmodel::checkpoint::coverage" in cause
+
+
+def test_cause_says_why_what_it_explains_and_what_was_ruled_out(tree):
+    cause, _ = tree.text("section", class_="cause")
+    assert "Why configuration identical, so the difference is in the names and shapes" in cause
+    assert "Explains GM920 what GM920 is the sample is made with it" in cause
+    [settled] = tree.text("dl", class_="settled")
+    assert "Ruled out names and shapes, but for transformer configuration" in settled
+    assert "Not looked at schedule" in settled
+    explained = [found["href"] for found, _ in tree.all("a") if found["href"].startswith("#fault-")]
+    assert explained == ["#fault-1-2", "#fault-1-2"]
+
+
+def test_finding_of_a_cause_is_folded_among_the_findings(tree):
+    faults = tree.text("article", class_="fault")
+    assert ["Shown above as a root cause" in text for text in faults] == [True, False, True, False]
+
+
+def test_warning_of_a_run_that_passes_is_no_root_cause():
+    value = document()
+    value["verdicts"] = [verdict("sound_weights", findings=[finding("GM803", "warning")])]
+
+    [cause] = Tree(page(value, {})).text("section", class_="cause")
+
+    assert cause.startswith("Nothing fails; a warning GM803")
+    assert "Why" not in cause
 
 
 def test_faults_are_grouped_and_the_worst_come_first(tree):
@@ -195,7 +223,7 @@ def test_several_candidates_stand_in_one_page(monkeypatch):
 
     assert tree.text("h1") == ["2 candidates"]
     assert [text.split(" fails")[0] for text in tree.text("h2", class_="failed")] == ["one", "two"]
-    assert len(tree.all("section", class_="cause")) == 2
+    assert len(tree.all("section", class_="cause")) == 4
     assert len(tree.all("form")) == 1
     assert "The report holds no sample of one." in tree.text("p")
 
@@ -316,3 +344,14 @@ def test_best_footage_of_all_workers_is_kept():
 
     assert report.samples == {"run-17": long}
     assert report.to_json()["samples"] == [{**long, "pictures": None}]
+
+
+def test_a_number_stands_beside_its_limit_and_what_would_have_passed():
+    given = document("run-17")
+    limit = against(0.3, 0.1, "relative difference")
+    given["verdicts"][0]["findings"] = [finding("GM920", component=None, location="frame 5", evidence=limit)]
+
+    text = page(given, {})
+
+    assert "0.3 relative difference; limit 0.1" in text.replace("<wbr>", "")
+    assert "a limit of 0.3 relative difference" in text.replace("<wbr>", "")

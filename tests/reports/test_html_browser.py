@@ -96,7 +96,7 @@ def test_page_renders_and_hostile_names_do_nothing(opened):
     shown = opened()
 
     assert shown.locator("h1").inner_text() == "2 candidates"
-    assert shown.locator(".cause").count() == 2
+    assert shown.locator(".cause").count() == 4
     assert "<script>window.stolen=1</script>" in shown.locator(".cause").first.inner_text()
     assert shown.evaluate("window.stolen") is None
     assert shown.locator("svg").first.bounding_box()["width"] > 200

@@ -88,7 +88,7 @@ def test_nan():
     )
     facts = lines_of(comparison)
     assert facts["NaN, Inf"] == "actual 1 NaN (first at [row 1, column 2]); expected none"
-    assert "would pass" not in facts
+    assert facts["would pass"] == "no tolerance would pass this"
 
 
 def test_the_other_tolerances():

@@ -40,6 +40,21 @@ def test_values_with_spaces_stay_one_argument_and_other_braces_stay():
     ]  # fmt: skip
 
 
+def test_files_that_lie_where_pytest_was_started_are_named_in_full(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    for name in ("train.py", "a.yaml", "configs/b.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    text = "python train.py --config=a.yaml configs/b.yaml ./configs configs {reference} --out={output} --lr {lr} --no=x"
+    arguments = TrainCommand.parse(text).arguments
+
+    assert arguments == (
+        "python", f"{tmp_path}/train.py", f"--config={tmp_path}/a.yaml", f"{tmp_path}/configs/b.yaml",
+        f"{tmp_path}/configs", "configs", "{reference}", "--out={output}", "--lr", "{lr}", "--no=x",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -76,6 +76,12 @@ def verdicts(name: str) -> dict[str, Verdict]:
         session.close()
 
 
+UNTRAINED = ("sound_prediction", "sound_autoencoder")
+"""Claims that random weights cannot be held to."""
+READ = "by design"
+"""Why a family that masks no padding is not asked to pass over it."""
+
+
 def check_suite(name: str, *, skipped: tuple[str, ...] = (), noted: tuple[str, ...] = ()) -> None:
     """Each claim passes without a finding, but for those that are `skipped`; `noted` are codes given as notes.
 
@@ -85,7 +91,11 @@ def check_suite(name: str, *, skipped: tuple[str, ...] = (), noted: tuple[str, .
         codes = [finding.code for finding in verdict.findings]
         assert codes == [code for code in noted if code in codes], (claim, verdict.findings)
         if verdict.outcome is Outcome.SKIPPED:
-            assert claim in skipped or "--genmodel-level" in str(verdict.reason), (claim, verdict.reason)
+            assert (
+                claim in (*skipped, *UNTRAINED)
+                or "--genmodel-level" in str(verdict.reason)
+                or (claim == "padding_is_ignored" and READ in str(verdict.reason))
+            ), (claim, verdict.reason)
         else:
             assert verdict.outcome is Outcome.PASSED, (claim, verdict.reason)
             assert claim not in skipped
