@@ -5,7 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import base64
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,11 +119,13 @@ class BaselineRun:
         """Send with an item's last report what it checked and took down."""
         report = yield
         if report.when == "teardown":
+            from pytest_genmodel.baselines.store import sent
+
             goldens = item.stash.get(GOLDENS, None)
             report.genmodel_baseline = {  # type: ignore[attr-defined]
                 "test": test_id(item),
                 "checked": list(goldens.checked) if goldens else [],
-                "taken": {name: _sent(entry) for name, entry in goldens.taken.items()} if goldens else {},
+                "taken": sent(goldens.taken) if goldens else {},
             }
         return report
 
@@ -145,7 +146,9 @@ class BaselineRun:
         self.judged[record["test"]] = passed
         self.checked.update(record["checked"])
         if passed:
-            self.taken.update({name: _received(entry) for name, entry in record["taken"].items()})
+            from pytest_genmodel.baselines.store import received
+
+            self.taken.update(received(record["taken"]))
         del self._outcomes[report.nodeid]
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
@@ -255,6 +258,7 @@ class BaselineRun:
     def _show_and_write(self, terminal: TerminalReporter, renewed: Store) -> None:
         from pytest_genmodel.baselines.changes import change_lines
         from pytest_genmodel.errors import GenmodelError
+        from pytest_genmodel.reports.text import size_text
 
         store = self.session.baseline_store
         assert store is not None
@@ -271,7 +275,7 @@ class BaselineRun:
         except GenmodelError as error:
             terminal.write_line(str(error), red=True)
             raise pytest.exit.Exception(str(error), returncode=int(pytest.ExitCode.TESTS_FAILED)) from None
-        terminal.write_line(f"{store.path}: written, {_size(size)}", green=True)
+        terminal.write_line(f"{store.path}: written, {size_text(size)}", green=True)
         if self.session.settings.reference is None and self.session.settings.candidates:
             terminal.write_line(
                 "golden values only: what it holds of a reference is renewed with --genmodel-ref"
@@ -289,26 +293,3 @@ def check_path(path: str) -> None:
     parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
     if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
         raise pytest.UsageError(f"--genmodel-baseline={path}: cannot be written there")
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
-
-
-def _sent(entry: Entry) -> dict[str, Any]:
-    """An entry as pytest-xdist carries it: plain values."""
-    tensors = {
-        key: [blob.dtype, list(blob.shape), base64.b64encode(blob.data).decode()]
-        for key, blob in entry.tensors.items()
-    }
-    return {"value": entry.value, "tensors": tensors}
-
-
-def _received(sent: dict[str, Any]) -> Entry:
-    from pytest_genmodel.baselines.store import Blob, Entry
-
-    tensors = {
-        key: Blob(dtype, tuple(shape), base64.b64decode(data))
-        for key, (dtype, shape, data) in sent["tensors"].items()
-    }
-    return Entry(sent["value"], tensors)

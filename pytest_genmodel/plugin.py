@@ -5,19 +5,16 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import difflib
-import os
-import shlex
 import shutil
 from collections.abc import Generator
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_genmodel import github, hookspecs, markers, settings
 from pytest_genmodel.baseline_run import BaselineRun, baseline, check_path, genmodel_baseline
+from pytest_genmodel.collecting import Collecting, check_report_paths, start_report
+from pytest_genmodel.early_checks import check_baseline, check_specs
 from pytest_genmodel.fixtures import (
     REPORT,
     SESSION,
@@ -30,11 +27,8 @@ from pytest_genmodel.fixtures import (
     probe,
     reference,
 )
+from pytest_genmodel.selection import select, take_selected
 from pytest_genmodel.session import GenmodelSession
-
-if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
-
 
 __all__ = [
     "baseline",
@@ -48,9 +42,6 @@ __all__ = [
     "probe",
     "reference",
 ]
-
-SELECTED = "genmodel_selected"
-"""Ids of the suite given on the command line; an option, so that xdist's workers get them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,14 +81,14 @@ def pytest_configure(config: pytest.Config) -> None:
     session.again = settings.again(config, session.settings)
     config.stash[SESSION] = session
     if session.settings.candidates or session.settings.reference:
-        _check_report_path(session)
+        check_report_paths(session)
         if not hasattr(config, "workerinput"):
             _check_specs(session)
     if session.settings.baseline is not None:
         _start_baseline(config, session)
     if session.settings.candidates:
-        _take_selected(config)
-        _start_report(config, session)
+        take_selected(config)
+        start_report(config, session)
         if session.settings.save_run is not None:
             from pytest_genmodel.saving import Observing
 
@@ -115,7 +106,7 @@ def _start_baseline(config: pytest.Config, session: GenmodelSession) -> None:
         if session.settings.update_baseline:
             check_path(str(session.settings.baseline))
         try:
-            session.check_baseline()
+            check_baseline(session)
         except BadInputError as error:
             session.close()
             raise pytest.UsageError(str(error)) from None
@@ -126,78 +117,10 @@ def _check_specs(session: GenmodelSession) -> None:
     from pytest_genmodel.errors import BadInputError
 
     try:
-        session.check_specs()
+        check_specs(session)
     except BadInputError as error:
         session.close()
         raise pytest.UsageError(str(error)) from None
-
-
-def _check_report_path(session: GenmodelSession) -> None:
-    """Find out before an hour of sampling that the report cannot be written."""
-    for name in ("json", "report", "sarif", "code-quality", "summary"):
-        path = getattr(session.settings, name.replace("-", "_"))
-        if path is None:
-            continue
-        parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
-        if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise pytest.UsageError(f"--genmodel-{name}={path}: cannot be written there")
-    if session.settings.save_run is not None:
-        _check_run(session.settings.save_run)
-    if session.settings.report is not None:
-        from pytest_genmodel.reports.html.page import missing
-
-        if problem := missing():
-            raise pytest.UsageError(f"--genmodel-report={session.settings.report}: {problem}")
-
-
-def _check_run(folder: str) -> None:
-    from pytest_genmodel.errors import BadInputError
-    from pytest_genmodel.runs.saved import check_folder
-
-    try:
-        check_folder(Path(folder))
-    except BadInputError as error:
-        raise pytest.UsageError(f"--genmodel-save-run={folder}: {error}") from None
-
-
-def _take_selected(config: pytest.Config) -> None:
-    """Take ids of the suite out of the arguments, which pytest would look for as files.
-
-    In a folder below the root pytest shows them as `../genmodel::...`; an id is taken as it was shown.
-    """
-    given = {argument: id_ for argument in config.args if (id_ := _suite_id(config, argument)) is not None}
-    if given:
-        setattr(config.option, SELECTED, list(given.values()))
-        config.args[:] = [argument for argument in config.args if argument not in given] or [
-            str(config.rootpath)
-        ]
-        config.option.genmodel_only_suite = len(config.args) == 1 and config.args[0] == str(config.rootpath)
-
-
-def _suite_id(config: pytest.Config, argument: str) -> str | None:
-    """The id of the suite, or of a part of it, that `argument` is; None for what may be a file."""
-    from pytest_genmodel.collection import ROOT
-
-    place, colons, rest = argument.partition("::")
-    shown = os.path.relpath(config.rootpath / ROOT, config.invocation_params.dir)
-    if place not in (ROOT, shown) or Path(place).exists():
-        return None
-    return f"{ROOT}{colons}{rest}"
-
-
-def _start_report(config: pytest.Config, session: GenmodelSession) -> None:
-    from pytest_genmodel.reports.report import Report
-
-    reference = session.settings.reference
-    config.stash[REPORT] = Report(
-        candidates=[session.describe(index) for index in range(len(session.labels))],
-        reference={"spec": reference} if reference else None,
-        command={
-            "line": shlex.join(("pytest", *map(str, config.invocation_params.args))),
-            "options": shlex.join(settings.spelled(session.settings)),
-        },
-        allow=session.settings.allow,
-    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -227,33 +150,11 @@ def pytest_collection_modifyitems(
     try:
         markers.check_all_judged(items)
         _check_allowed(config.stash[SESSION])
-        _select(config, items)
+        select(config, items)
     except pytest.UsageError as error:
         if hasattr(config, "workerinput"):
             session.shouldfail = str(error)  # xdist's controller shows it; of the error it would see a crash
         raise
-
-
-def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    session = config.stash[SESSION]
-    if not session.settings.candidates:
-        return
-    from pytest_genmodel.collection import SuiteItem
-
-    suite = [item for item in items if isinstance(item, SuiteItem)]
-    session.suite_size = len(suite)
-    selected = getattr(config.option, SELECTED, None)
-    if not selected:
-        return
-    for one in selected:
-        if not any(item.is_within(one) for item in suite):
-            nearest = difflib.get_close_matches(one, [item.nodeid for item in suite], n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise pytest.UsageError(f"the built-in suite has no {one}{hint}")
-    dropped = [item for item in suite if not any(item.is_within(one) for one in selected)]
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = [item for item in items if item not in dropped]
 
 
 def _check_allowed(session: GenmodelSession) -> None:
@@ -327,7 +228,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         from pytest_genmodel.progress import progress_for
 
         session.config.stash[SESSION].progress = progress_for(session.config)
-        session.config.pluginmanager.register(_Collecting(session.config), "genmodel-report")
+        session.config.pluginmanager.register(Collecting(session.config), "genmodel-report")
         if session.config.stash[SESSION].settings.save_run is not None:
             from pytest_genmodel.saving import Saving
 
@@ -336,64 +237,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if github.is_wanted(session.config.stash[SESSION].settings):
             view = github.GithubView(session.config.stash[REPORT])
             session.config.pluginmanager.register(view, "genmodel-github")
-
-
-class _Collecting:
-    """Takes in reports as they arrive, and writes the views when the run ends."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.report = config.stash[REPORT]
-        self.problems: list[str] = []
-        self.kept: dict[str, None] = {}
-
-    def pytest_keyboard_interrupt(self) -> None:
-        self.config.stash[SESSION].clear_progress()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        record = getattr(report, "genmodel", None)
-        if record is not None:
-            self.report.add(record)
-            if record["kept"]:
-                self.kept[record["kept"]] = None
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.report.checked_nothing and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.config.option.collectonly:
-            return
-        self.report.exit_status = int(session.exitstatus)
-        given = self.config.stash[SESSION].settings
-        for name, path, write in (
-            ("json", given.json, self.report.write_json),
-            ("report", given.report, self.report.write_html),
-            ("sarif", given.sarif, partial(self.report.write_view, "sarif")),
-            ("code-quality", given.code_quality, partial(self.report.write_view, "code-quality")),
-            ("summary", given.summary, partial(self.report.write_view, "summary")),
-        ):
-            if path is None:
-                continue
-            try:
-                write(Path(path))
-            except OSError as error:
-                self.problems.append(
-                    f"--genmodel-{name}={path}: cannot be written ({error.strerror or error})"
-                )
-                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        from pytest_genmodel.reports.terminal import write_summary
-        from pytest_genmodel.reports.text import fold
-
-        write_summary(terminalreporter, self.report)
-        for entry in self.report.allowances:
-            if entry["note"]:
-                terminalreporter.write_line(fold(entry["note"], "  note: "))
-        for folder in self.kept:
-            terminalreporter.write_line(f"work files are kept in {folder} (--genmodel-keep)")
-        for problem in self.problems:
-            terminalreporter.write_line(problem, red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

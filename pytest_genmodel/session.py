@@ -110,89 +110,6 @@ class GenmodelSession:
 
         return Residency()
 
-    def check_specs(self) -> None:
-        """Find out what is wrong with the given values before anything is collected, as far as that is cheap.
-
-        Raises:
-            BadInputError: a spec names nothing, or nothing that fits the others; the probe cannot be made.
-        """
-        from pytest_genmodel.errors import BadInputError
-        from pytest_genmodel.pipelines.families import family_of
-        from pytest_genmodel.pipelines.placement import resolve_placement
-        from pytest_genmodel.pipelines.probing import check_image
-
-        settings = self.settings
-        reference = self._peek(settings.reference) if settings.reference is not None else None
-        if reference is not None:
-            if reference.is_partial:
-                raise BadInputError(
-                    f"{reference.spec}: the reference must be a whole pipeline, not a {reference.kind.value}"
-                )
-            family_of(reference)
-        if settings.expect is not None and settings.reference is None and settings.baseline is None:
-            raise BadInputError(
-                f"--genmodel-expect={settings.expect} says how the candidate differs from a reference: "
-                "give that as --genmodel-ref"
-            )
-        if settings.image is not None:
-            check_image(settings.image)
-        if settings.device not in ("auto", "cpu"):
-            resolve_placement(settings.device, settings.dtype, "F32")
-        for spec in settings.candidates:
-            if (found := self._peek(spec)) is not None:
-                self._check_candidate(found, reference)
-
-    def check_baseline(self) -> None:
-        """Find out whether the baseline fits the run: it is there, whole, of this class, and of these settings.
-
-        Raises:
-            BadInputError: it is not; names the key that differs, or the command that makes the file.
-        """
-        from pytest_genmodel.checkpoints.damage import DamagedFileError
-        from pytest_genmodel.errors import BadInputError
-
-        settings = self.settings
-        path = f"--genmodel-baseline={settings.baseline}"
-        if self.baseline_store is None:
-            reference = settings.reference or "REFERENCE"
-            raise BadInputError(
-                f"{path}: there is no such file; make it: pytest --genmodel-ref={reference} {path} "
-                "--genmodel-update-baseline"
-            )
-        stored = self.baseline
-        if stored is None:
-            if settings.expect is not None and settings.reference is None:
-                raise BadInputError(
-                    f"--genmodel-expect={settings.expect} says how the candidate differs from a reference, and "
-                    f"{settings.baseline} holds none: give it as --genmodel-ref"
-                )
-            return
-        for index, spec in enumerate(settings.candidates):
-            peeked = self._peek(spec)
-            if peeked is not None and peeked.is_partial:
-                continue
-            try:
-                found = self.pipeline(spec).checkpoint.pipeline_class
-            except DamagedFileError:
-                continue  # a finding, and not for now
-            if found != stored.pipeline_class:
-                raise BadInputError(f"{path}: made of a {stored.pipeline_class}, and {spec} is a {found}")
-            if problem := self._misfit(stored, index):
-                raise BadInputError(f"{path}: {problem}; give the same, or make the baseline again")
-
-    def _misfit(self, stored: StoredReference, index: int) -> str | None:
-        from pytest_genmodel.baselines.conditions import STATIC, conditions, misfit
-        from pytest_genmodel.checkpoints.damage import DamagedFileError
-
-        if self.settings.level == STATIC:
-            return None
-        try:
-            probe = self._probe(index)
-            placement = self.pipeline(self.settings.candidates[index]).placement
-        except DamagedFileError:
-            return None  # a finding, and not for now
-        return misfit(stored.conditions, conditions(probe, placement, self.settings.level))
-
     @cached_property
     def baseline_store(self) -> Store | None:
         """The entries of the baseline; None where none was given, or the file is not there and is not to be made.
@@ -235,7 +152,7 @@ class GenmodelSession:
 
         pipeline = self.pipeline(str(self.settings.reference))
         full = self.settings.level == "full"
-        probe = make_probe(self._wishes, pipeline.checkpoint, pipeline.family, full=full)
+        probe = make_probe(self.wishes, pipeline.checkpoint, pipeline.family, full=full)
         return record(pipeline, probe, self.settings.level)
 
     def record_candidate(self, *, with_weights: bool = True) -> tuple[dict[str, Entry], str | None]:
@@ -253,48 +170,12 @@ class GenmodelSession:
         if pipeline is None:
             return {}, "no baseline can be made of the run: nothing of it opened the candidate"
         try:
-            probe = self._probe(0)
+            probe = self.probe(0)
             if with_weights:
                 found = record(pipeline, probe, "static")
             return {**found, **record_seen(pipeline, probe, self.samples)}, None
         except (GenmodelError, OSError) as error:
             return {}, f"no baseline can be made of the run: {error}"
-
-    @staticmethod
-    def _peek(spec: str) -> Checkpoint | None:
-        """Open a spec where that is cheap; a damaged file is a finding, and not for now."""
-        from pytest_genmodel.checkpoints.damage import DamagedFileError
-        from pytest_genmodel.pipelines.resolve import peek
-
-        try:
-            return peek(spec)
-        except DamagedFileError:
-            return None
-
-    def _check_candidate(self, candidate: Checkpoint, reference: Checkpoint | None) -> None:
-        from pytest_genmodel.checkpoints.damage import DamagedFileError
-        from pytest_genmodel.errors import BadInputError
-        from pytest_genmodel.pipelines.families import family_of
-        from pytest_genmodel.pipelines.probing import settle_size
-
-        if candidate.is_partial:
-            if self.settings.reference is None:
-                raise BadInputError(
-                    f"{candidate.spec}: a {candidate.kind.value} is judged together with the model it belongs to; "
-                    "give that as --genmodel-ref"
-                )
-            return
-        family = family_of(candidate)
-        if reference is not None and candidate.pipeline_class != reference.pipeline_class:
-            raise BadInputError(
-                f"{candidate.spec} is a {candidate.pipeline_class} and the reference {reference.spec} a "
-                f"{reference.pipeline_class}: they cannot be compared"
-            )
-        if self.settings.size or self.settings.frames:
-            try:
-                settle_size(self._wishes, candidate, family, full=self.settings.level == "full")
-            except DamagedFileError:
-                return  # a finding, and not for now
 
     def context(self, index: int) -> Context:
         """The context of candidate number `index`."""
@@ -307,7 +188,7 @@ class GenmodelSession:
                 label=self.labels[index],
                 candidate_source=partial(self.pipeline, settings.candidates[index]),
                 reference_source=partial(self.pipeline, settings.reference) if settings.reference else None,
-                probe_source=partial(self._probe, index),
+                probe_source=partial(self.probe, index),
                 policy=Policy(
                     settings.expect,
                     Level(settings.level),
@@ -400,7 +281,8 @@ class GenmodelSession:
         return resolve_placement(self.settings.device, self.settings.dtype, stored)
 
     @property
-    def _wishes(self) -> ProbeWishes:
+    def wishes(self) -> ProbeWishes:
+        """What was asked of the probe."""
         from pytest_genmodel.pipelines.probing import ProbeWishes
 
         settings = self.settings
@@ -408,12 +290,13 @@ class GenmodelSession:
             settings.prompt, settings.image, settings.seed, settings.steps, settings.frames, settings.size
         )
 
-    def _probe(self, index: int) -> Probe:
+    def probe(self, index: int) -> Probe:
+        """The fixed inputs for candidate number `index`."""
         from pytest_genmodel.pipelines.probing import make_probe
 
         pipeline = self.pipeline(self.settings.candidates[index])
         return make_probe(
-            self._wishes, pipeline.checkpoint, pipeline.family, full=self.settings.level == "full"
+            self.wishes, pipeline.checkpoint, pipeline.family, full=self.settings.level == "full"
         )
 
     def describe(self, index: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from pytest_genmodel.settings import OPTIONS
+from pytest_genmodel.options import OPTIONS
 from tests.editing import edit_json
 
 CI = Path(__file__).resolve().parent.parent / "docs/ci"

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_genmodel.diagnosis.rules import RULES
 from pytest_genmodel.invariants.registry import all_invariants
-from pytest_genmodel.settings import OPTIONS
+from pytest_genmodel.options import OPTIONS
 from pytest_genmodel.suite import SUITE
 from tools import rules_page
 

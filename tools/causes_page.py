@@ -22,6 +22,7 @@ from typing import Any
 from pytest_genmodel.audit.audit import Audit
 from pytest_genmodel.diagnosis.causes import Cause, causes
 from pytest_genmodel.diagnosis.causes.stages import STAGES, stage_of
+from pytest_genmodel.early_checks import check_specs
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.faults.copy import Copy, DoesNotApplyError, clone
 from pytest_genmodel.faults.legitimate import all_differences
@@ -254,7 +255,7 @@ def pairs(work: Path, count: int = PAIRS) -> tuple[int, int, list[str]]:
 def _static(folder: Path, reference: Path) -> list[dict[str, Any]]:
     session = GenmodelSession(Settings(candidates=(str(folder),), reference=str(reference), level="static"))
     try:
-        session.check_specs()
+        check_specs(session)
         return list(records(session, ("checkpoint",)))
     finally:
         session.release()

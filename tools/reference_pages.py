@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pytest_genmodel.cli import main as command
 from pytest_genmodel.invariants.registry import Invariant, all_invariants
-from pytest_genmodel.settings import OPTIONS, Option, Settings
+from pytest_genmodel.options import OPTIONS, Option
+from pytest_genmodel.settings import Settings
 from pytest_genmodel.suite import SUITE
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -31,7 +32,7 @@ def options() -> str:
         "In `pyproject.toml`, a project's policy:\n\n"
         '```toml\n[tool.pytest.ini_options]\ngenmodel_ref = "THUDM/CogVideoX-5b-I2V"\ngenmodel_expect = "finetuned"\n'
         "genmodel_strict = true\n```\n\n"
-        f"{WRITTEN.format('pytest_genmodel/settings.py')}\n"
+        f"{WRITTEN.format('pytest_genmodel/options.py')}\n"
     )
 
 

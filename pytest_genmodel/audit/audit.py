@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from pytest_genmodel.audit.result import ClaimResult, Result
 from pytest_genmodel.audit.subject import fine_tuned, write_adapter
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint, Kind
+from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import failing
+from pytest_genmodel.early_checks import check_specs
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.faults.copy import DoesNotApplyError, clone
 from pytest_genmodel.faults.registry import Fault, Place, all_faults
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 
 _FRESH_PROCESS = "GM507"
+_BY = {"option": "--genmodel-allow", "ini": "genmodel_allow in the ini file,", "marker": "the marker's allow"}
+
+Found = tuple[str, str | None, str | None]
+"""A finding, as far as two of them are told apart: code, component, location."""
 
 
 class CannotAuditError(GenmodelError):
@@ -60,6 +66,8 @@ class Audit:
         self._seconds = seconds
         self._began: float | None = None
         self._controls: dict[str, dict[str, ClaimResult] | CannotAuditError] = {}
+        self._own: dict[str, set[Found]] = {}
+        """What is allowed and found without any fault, by kind."""
         self._subjects: dict[str, Path] = {}
 
     @property
@@ -110,8 +118,9 @@ class Audit:
         subject = self._subject(kind)
         session = self._shared.for_candidate(str(subject))
         found = {}
+        own = self._own.setdefault(kind, set())
         try:
-            session.check_specs()
+            check_specs(session)
             for number, claim in enumerate(self.gate):
                 self._tell("healthy model", number)
                 verdict = session.judge(0, claim.invariant, dict(claim.parameters))
@@ -119,6 +128,7 @@ class Audit:
                     said = verdict.findings[0].message if verdict.findings else verdict.reason
                     return CannotAuditError(f"the healthy model does not pass {claim.name}: {said}")
                 found[claim.name] = _claim_result(claim, verdict)
+                own |= {_named(finding) for finding in verdict.findings if finding.allowed}
         except BadInputError as error:
             return CannotAuditError(str(error))
         finally:
@@ -146,7 +156,7 @@ class Audit:
             session = self._shared.for_candidate(str(path))
         try:
             with broken:
-                session.check_specs()
+                check_specs(session)
                 yield session, place
         finally:
             _end(session)
@@ -164,7 +174,7 @@ class Audit:
                 verdict = session.judge(0, claim.invariant, dict(claim.parameters))
                 if fault.kind == "environment":
                     verdict = self.as_everywhere(verdict)
-                result = _claim_result(claim, verdict)
+                result = _claim_result(claim, verdict, self._allowed(fault, verdict))
                 is_red = is_red or result.outcome in ("failed", "inconclusive")
                 yield result
 
@@ -175,6 +185,15 @@ class Audit:
         if verdict.outcome is Outcome.FAILED and not any(finding.severity in fails for finding in kept):
             return replace(verdict, findings=kept, outcome=Outcome.PASSED)
         return replace(verdict, findings=kept)
+
+    def _allowed(self, fault: Fault, verdict: Verdict) -> str | None:
+        """The allowance that made a note of what the fault does, as it was given; None where there is none."""
+        own = self._own["adapter" if fault.kind == "adapter" else "checkpoint"]
+        for finding in verdict.findings:
+            allowed = finding.allowed
+            if allowed and allowed["severity"] != "note" and _named(finding) not in own:
+                return f"{_BY[allowed['by']]} {allowed['allowance']}"
+        return None
 
     @staticmethod
     def _cost(claim: Claim, control: dict[str, ClaimResult]) -> tuple[bool, float]:
@@ -269,7 +288,11 @@ def _end(session: GenmodelSession) -> None:
     session.close()
 
 
-def _claim_result(claim: Claim, verdict: Verdict) -> ClaimResult:
+def _named(finding: Finding) -> Found:
+    return finding.code, finding.component, finding.location
+
+
+def _claim_result(claim: Claim, verdict: Verdict, allowed: str | None = None) -> ClaimResult:
     loud = [finding for finding in verdict.findings if finding.severity and finding.severity.value != "note"]
     first = loud[0] if loud else None
     return ClaimResult(
@@ -278,6 +301,7 @@ def _claim_result(claim: Claim, verdict: Verdict) -> ClaimResult:
         verdict.seconds,
         first.code if first else None,
         first.location if first else None,
+        allowed,
     )
 
 
@@ -293,9 +317,9 @@ def _outcome(claims: Sequence[ClaimResult]) -> tuple[str, str]:
             )
             return outcome, f"{found.name}{place}".strip()
     warned = next((claim for claim in claims if claim.code is not None), None)
+    allowed = next((claim for claim in claims if claim.allowed is not None), None)
+    because = f"allowed by {allowed.allowed} ({allowed.name})" if allowed is not None else None
     if warned is not None:
-        return (
-            "warned",
-            f"{warned.name} warns ({warned.code}), and a warning fails under --genmodel-strict only",
-        )
-    return "missed", "every claim of the gate holds"
+        said = f"{warned.name} warns ({warned.code}), and a warning fails under --genmodel-strict only"
+        return "warned", f"{because}; {said}" if because else said
+    return "missed", because or "every claim of the gate holds"

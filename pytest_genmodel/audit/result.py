@@ -18,13 +18,17 @@ JUDGED = ("caught", "stopped", "warned", "missed")
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What one claim of the gate said about one fault."""
+    """What one claim of the gate said about one fault.
+
+    `allowed` is the allowance without which it would fail or warn, as it was given (`--genmodel-allow GM412`).
+    """
 
     name: str
     outcome: str
     seconds: float
     code: str | None = None
     location: str | None = None
+    allowed: str | None = None
 
 
 @dataclass(frozen=True)

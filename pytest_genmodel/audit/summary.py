@@ -56,7 +56,7 @@ def _body(score: Score, passed_over: int, width: int) -> Iterator[str]:
             yield f"  {title}"
         for result in found:
             yield from _hanging(f"{result.fault}: {result.summary}", width)
-            if outcome == "warned":
+            if outcome == "warned" or any(claim.allowed for claim in result.claims):
                 yield from _hanging(f"  {result.reason}", width)
     stopped = score.of("stopped")
     if stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,9 @@ class Goldens:
         return [*lines, f"if this is meant: {self.command}"]
 
 
-def unused(store: Store, checked: set[str], judged: Mapping[str, bool], is_asked: Any) -> list[str]:
+def unused(
+    store: Store, checked: Collection[str], judged: Mapping[str, bool], is_asked: Callable[[str], bool]
+) -> list[str]:
     """Golden values that nothing asks for any more.
 
     Args:

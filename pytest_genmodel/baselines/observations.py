@@ -137,4 +137,4 @@ def _unpack(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     if len(data) != size:
         raise ValueError(size)
     steps = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(shape)
-    return steps.to(torch.int64).cumsum(-1).remainder(256).to(torch.uint8)
+    return steps.cumsum(-1, dtype=torch.uint8)  # modulo 256

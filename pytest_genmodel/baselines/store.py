@@ -231,6 +231,30 @@ class Store:
         return iter(self.names())
 
 
+def sent(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """Entries as pytest-xdist carries them: plain values and bytes."""
+    return {
+        name: {
+            "value": entry.value,
+            "tensors": {
+                key: [blob.dtype, list(blob.shape), blob.data] for key, blob in entry.tensors.items()
+            },
+        }
+        for name, entry in entries.items()
+    }
+
+
+def received(given: Mapping[str, Any]) -> dict[str, Entry]:
+    """What `sent` made, as entries again."""
+    return {
+        name: Entry(
+            one["value"],
+            {key: Blob(dtype, tuple(shape), data) for key, (dtype, shape, data) in one["tensors"].items()},
+        )
+        for name, one in given.items()
+    }
+
+
 def _width(blob: Blob) -> int:
     return len(blob.data) // max(1, prod(blob.shape))
 

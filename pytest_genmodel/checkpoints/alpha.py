@@ -245,7 +245,7 @@ def _configured(config: Mapping[str, Any]) -> _Alpha:
     stabilised = config.get("use_rslora") is True
 
     def scale(module: str, rank: int) -> float | None:
-        of_module = own[key] if tame and (key := _pattern_of(module, own)) is not None else alpha
+        of_module = own[key] if tame and (key := pattern_of(module, own)) is not None else alpha
         if of_module is None or not tame:
             return None
         return of_module / (math.sqrt(rank) if stabilised else rank)
@@ -253,7 +253,7 @@ def _configured(config: Mapping[str, Any]) -> _Alpha:
     return scale
 
 
-def _pattern_of(module: str, patterns: Iterable[str]) -> str | None:
+def pattern_of(module: str, patterns: Iterable[str]) -> str | None:
     """The first pattern that PEFT would take for the layer: a regular expression for the end of its name."""
     for pattern in patterns:
         try:

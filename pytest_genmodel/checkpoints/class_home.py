@@ -16,8 +16,8 @@ LIBRARIES = ("diffusers", "transformers")
 def class_home(named: object, folder: Path) -> tuple[str, str | None] | None:
     """Give the library whose files a component has, and the module of its class where that is not the library's top.
 
-    diffusers names a class that belongs to one pipeline by that pipeline's package (`["ltx2", "LTX2Vocoder"]`); such a
-    class may be a model of either library. None for what the installed libraries do not hold.
+    diffusers names a class that belongs to one pipeline by that pipeline's package (`["ltx2", "LTX2Vocoder"]`);
+    such a class may be a model of either library. None for what the installed libraries do not hold.
 
     Args:
         named: the first of the two values in the index.

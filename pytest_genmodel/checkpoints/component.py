@@ -36,7 +36,8 @@ _BASES = {
     ("transformers", "bin"): "pytorch_model",
 }
 """The one name under which each library looks for weights of a container."""
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"})
+"""How names of files that may hold weights end."""
 _TRAINER_STATE = re.compile(
     r"^(optimizer|scheduler|random_states|rng_state|scaler|training_args|sampler|dataloader)"
 )
@@ -181,9 +182,11 @@ class Component:
             path
             for path in sorted(self.folder.iterdir())
             if path.is_file()
-            and path.suffix in _WEIGHT_SUFFIXES
+            and path.suffix in WEIGHT_SUFFIXES
             and path not in known
             and not _TRAINER_STATE.match(path.name)
+            and not path.name.startswith(".")  # what a file system leaves beside a file
+            and not (path.suffix == ".bin" and path.with_suffix(".xml").is_file())  # OpenVINO's form of it
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def open_checkpoint(path: Path, spec: str) -> Checkpoint:
             raise UnreadableCheckpointError(f"{spec}: neither a file nor a folder")
         if path.is_dir() and not any(path.iterdir()):
             raise UnreadableCheckpointError(f"{spec}: the folder is empty")
+        path = _snapshot(path) or path
         if training_output.recognises(path):
             return replace(training_output.read(path, spec), scripts=scripts_in(path))
         return read_one(path, spec)
+
+
+def _snapshot(path: Path) -> Path | None:
+    """The revision in use, where `path` is a model's folder in the hub's cache (refs/, snapshots/); else None."""
+    snapshots, main = path / "snapshots", path / "refs" / "main"
+    if not path.is_dir() or not snapshots.is_dir() or not main.is_file():
+        return None
+    with main.open(encoding="utf-8", errors="replace") as stream:
+        revision = stream.read(100).strip()
+    found = snapshots / revision
+    return found if re.fullmatch(r"[\w-]+", revision) and found.is_dir() else None

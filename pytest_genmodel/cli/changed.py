@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX
+from pytest_genmodel.checkpoints.component import WEIGHT_SUFFIXES
 from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders, lora_adapter
 from pytest_genmodel.checkpoints.json_file import read_json
@@ -18,7 +19,6 @@ from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.reports.text import printable
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 DEEPEST = 4
 """Folders above a file in which its checkpoint is looked for, where it lies outside of the current folder."""
 
@@ -66,16 +66,16 @@ def checkpoint_of(file: Path) -> Path | None:
         if (folder / INDEX).is_file() and _is_of(folder, file):
             return folder
     folder = file.parent
-    beside = [path for path in folder.iterdir() if path.suffix in WEIGHTS] if folder.is_dir() else []
+    beside = [path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES] if folder.is_dir() else []
     try:
         if component_folders.is_component(folder):
             return folder
     except DamagedFileError:
         if beside:
             return folder
-    if lora_adapter.recognises(folder) and file.suffix in (*WEIGHTS, ".json"):
+    if lora_adapter.recognises(folder) and file.suffix in {*WEIGHT_SUFFIXES, ".json"}:
         return folder
-    return file if file.suffix in WEIGHTS and file.is_file() else None
+    return file if file.suffix in WEIGHT_SUFFIXES and file.is_file() else None
 
 
 def _above(file: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pytest_genmodel.cli.terminal import Terminal
-from pytest_genmodel.diagnosis.rules import RULES, Rule, nearest, spelled
+from pytest_genmodel.diagnosis.rules import RULES, Rule, spelled, unknown
 from pytest_genmodel.diagnosis.rules.page import Section, sections
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.reports.table import table
@@ -48,9 +48,7 @@ def known_rule(code: str, where: str) -> Rule:
     """
     rule = RULES.get(spelled(code))
     if rule is None:
-        near = nearest(code)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise BadInputError(f"no rule has the code {code}{hint} ({where})")
+        raise BadInputError(unknown(code, where))
     return rule
 
 

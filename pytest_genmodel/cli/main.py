@@ -1,4 +1,4 @@
-"""`genmodel inspect`, `diff`, `judge` and the others: arguments, exit status, and what happens when it is broken off."""
+"""`genmodel inspect`, `diff`, `judge` and the others: arguments, exit status, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ def _runs(commands: Any, common: argparse.ArgumentParser) -> None:
         help="a finding that is there on purpose, as --genmodel-allow; repeatable",
     )
     judge.add_argument(
-        "--no-allowed", dest="forget_allowed", action="store_true", help="what the run allowed is allowed no more"
+        "--no-allowed",
+        dest="forget_allowed",
+        action="store_true",
+        help="what the run allowed is allowed no more",
     )
     judge.add_argument(
         "--tolerance",

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pytest_genmodel.diagnosis.finding import Finding
-from pytest_genmodel.diagnosis.rules import RULES, Severity, nearest, spelled
+from pytest_genmodel.diagnosis.rules import RULES, Severity, spelled, unknown
 from pytest_genmodel.errors import BadInputError
 
 ALLOW = "allow"
@@ -122,7 +122,7 @@ def parse(text: str, by: str = "option") -> Allowance:
         raise BadInputError(f"{text}: expected {_FORM}")
     code = spelled(match["code"])
     if _OURS.match(code) and code not in RULES:
-        raise BadInputError(f"{text}: {_unknown(code)}")
+        raise BadInputError(f"{text}: {unknown(code)}")
     if _CANNOT_JUDGE.fullmatch(code):
         raise BadInputError(
             f"{text}: expected a code that can be allowed: GM0xx stands for what could not be judged, or for an "
@@ -159,7 +159,7 @@ def check_known(allowances: Iterable[Allowance]) -> None:
     """
     for allowance in allowances:
         if allowance.code not in RULES:
-            raise BadInputError(f"{allowance}: {_unknown(allowance.code)}")
+            raise BadInputError(f"{allowance}: {unknown(allowance.code)}")
 
 
 def apply(
@@ -228,9 +228,3 @@ def unneeded(allowances: Iterable[Allowance], findings: Iterable[Mapping[str, An
     """The allowances for which nothing was found among `findings`, as the report spells them."""
     records = list(findings)
     return [allowance for allowance in allowances if not any(allowance.touches(record) for record in records)]
-
-
-def _unknown(code: str) -> str:
-    near = nearest(code)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"no rule has the code {code}{hint} (genmodel explain lists all of them)"

@@ -155,14 +155,15 @@ def _text(
     best = min(ours, key=lambda value: distance(value.values, theirs))
     gap = distance(best.values, theirs)
     measure(text_difference=round(gap, 6))
-    if gap <= _floor(best):
+    limit = _floor(best.values, theirs)
+    if gap <= limit:
         return
     cause = None
     if all(not bool(value.values.any()) for value in ours):
         cause = "it is zero in every step: the caption is dropped always, and not in some steps"
     else:
         empty = empty_prompt().value(piece)
-        if empty.shape == theirs.shape and distance(best.values, empty) <= _floor(best):
+        if empty.shape == theirs.shape and distance(best.values, empty) <= limit:
             cause = "it is that of the empty prompt in every step: the caption is dropped always"
     likeness = None if cause else _likeness(best.values, theirs)
     yield Finding(
@@ -171,7 +172,7 @@ def _text(
         + (f"; {likeness}" if likeness else ""),
         location=piece.path,
         cause=cause,
-        evidence={"relative_difference": gap, **against(gap, _floor(best), "relative difference")},
+        evidence={"relative_difference": gap, **against(gap, limit, "relative difference")},
     )
 
 
@@ -191,10 +192,13 @@ def _positions(piece: Piece, rows: Sequence[Call], inference: Conditions) -> Ite
     gap = distance(best, theirs)
     if gap <= _POSITIONS_FLOOR:
         return
-    if gap <= _FLOORS["bfloat16"] and went_through(best) is not None:
+    through = went_through(best)
+    at_inference = went_through(theirs)
+    if gap <= _FLOORS["bfloat16"] and (through or at_inference):
+        where = "" if through else " at inference"
         yield Finding(
             "GM739",
-            f"{piece.path} went through {went_through(best)}: relative difference {gap:.3g}",
+            f"{piece.path} went through {through or at_inference}{where}: relative difference {gap:.3g}",
             location=piece.path,
         )
         return
@@ -213,7 +217,7 @@ def _other(piece: Piece, rows: Sequence[Call], inference: Conditions) -> Iterato
     theirs = inference.value(piece)
     given = [row.tensors[piece.path] for row in rows if piece.path in row.tensors]
     ours = [value for value in given if value.values.shape == theirs.shape]
-    if ours and min(distance(value.values, theirs) for value in ours) <= _floor(ours[0]):
+    if ours and min(distance(value.values, theirs) for value in ours) <= _floor(ours[0].values, theirs):
         return
     was = _brief(given[0]) if not ours else _brief(ours[0])
     yield Finding(
@@ -272,8 +276,9 @@ def went_through(values: torch.Tensor) -> str | None:
     return None
 
 
-def _floor(value: Recorded) -> float:
-    return precision_floor(value.values)
+def _floor(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Either side may be the one in 16 bits: a trainer encodes in float32 what inference encodes in bfloat16."""
+    return max(precision_floor(ours), precision_floor(theirs))
 
 
 def precision_floor(values: torch.Tensor) -> float:

@@ -12,6 +12,9 @@ from pytest_genmodel.transformations.swaps import KEY, Part
 
 ENOUGH = 0.5
 """The share from which on one part is said to carry the damage."""
+NOTABLE = 0.1
+"""The share beyond which a part has its say in whether the contract allows the damage."""
+MOST_TOLD = 5
 
 
 def swap_finding(
@@ -28,31 +31,32 @@ def swap_finding(
     if not ranked:
         return None
     first, share = ranked[0]
-    others = ", ".join(f"{swap.part.name} {_percent(share)}" for swap, share in ranked[1:5])
-    what = "frames" if found.by_frames else "latents"
-    stuck = [swap for swap in found.swaps if found.share(swap) is None]
-    left = (
-        f"; {len(stuck)} more do not run exchanged ({stuck[0].part.name}: {stuck[0].problem})"
-        if stuck
-        else ""
-    )
     carries = share >= ENOUGH
-    lead = [swap for swap, share in ranked if share > 0.1] or [first]
+    lead = [swap for swap, share in ranked if share > NOTABLE] or [first]
     return Finding(
         "GM960" if carries else "GM961",
-        f"{first.part.name} carries {_percent(share)} of the difference in the {what}"
-        + (f"; {others}" if others else "")
-        + left
-        if carries
-        else f"no part alone carries the difference in the {what}: {first.part.name} {_percent(share)}"
-        + (f", {others}" if others else "")
-        + left,
+        _sentence(found, ranked, carries),
         component=first.part.component or None,
         location=_location(first.part),
         severity=Severity.NOTE if all(allowed(swap.part) for swap in lead) else severity,
         cause=_cause(first, found) if carries else "the parts act together: each is harmless without another",
         evidence=table(found),
     )
+
+
+def _sentence(found: Bisection, ranked: list[tuple[Swap, float]], carries: bool) -> str:
+    what = "frames" if found.by_frames else "latents"
+    first, *others = (f"{swap.part.name} {_percent(share)}" for swap, share in ranked[:MOST_TOLD])
+    if carries:
+        lead, share = ranked[0]
+        told = f"{lead.part.name} carries {_percent(share)} of the difference in the {what}"
+        told += f"; {', '.join(others)}" if others else ""
+    else:
+        told = f"no part alone carries the difference in the {what}: {', '.join((first, *others))}"
+    stuck = [swap for swap in found.swaps if found.share(swap) is None]
+    if stuck:
+        told += f"; {len(stuck)} more do not run exchanged ({stuck[0].part.name}: {stuck[0].problem})"
+    return told
 
 
 def table(found: Bisection) -> dict[str, Any]:

@@ -7,14 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
-from pytest_genmodel.faults.library import (
-    Original,
-    denoiser_sees,
-    only_for,
-    pipeline_class,
-    replaced,
-)
+from pytest_genmodel.faults.library import denoiser_sees, only_for, pipeline_class
 from pytest_genmodel.faults.registry import Place, broken_library
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 _IMAGE = "image-conditioning"
 _PREPROCESS = "https://github.com/zai-org/CogVideo/commit/b36266367999d13993391f3e0fc7d1178e46fdf7"
@@ -254,4 +249,28 @@ def guidance_the_wrong_way_round(copy: Copy) -> Iterator[None]:
         return given | {"encoder_hidden_states": text.flip(0)}
 
     with denoiser_sees(copy, swapped):
+        yield
+
+
+@broken_library(
+    "GM946",
+    "absolute_checks",
+    place=Place("transformer", "rope"),
+    layer="positional-embedding",
+    model="wan2.1-i2v",
+)
+@contextmanager
+def rotary_positions_never_applied(copy: Copy) -> Iterator[None]:
+    """The attention is given the rotary tables, and turns nothing by them."""
+    only_for(copy, "wan")
+    from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+
+    def make(original: Original) -> Original:
+        def call(self: Any, attn: Any, hidden: Any, *arguments: Any, **options: Any) -> Any:
+            kept = arguments[:2] if len(arguments) > 2 else arguments
+            return original(self, attn, hidden, *kept, **options | {"rotary_emb": None})
+
+        return call
+
+    with replaced(WanAttnProcessor, "__call__", make):
         yield

@@ -1,4 +1,4 @@
-"""Breaking a library for a while: its functions replaced, and put back whatever happens."""
+"""Breaking a library for a while: where its functions are, and what components are called with."""
 
 from __future__ import annotations
 
@@ -9,24 +9,7 @@ from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
 from pytest_genmodel.pipelines.library import class_named
-
-Original = Callable[..., Any]
-
-
-@contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Original], Original]) -> Iterator[None]:
-    """Replace `owner.name` by what `make` makes of it."""
-    own = name in vars(owner)
-    original = getattr(owner, name)
-    stored = vars(owner).get(name)
-    setattr(owner, name, make(original))
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, stored)
-        else:
-            delattr(owner, name)
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 
 def class_of(copy: Copy, name: str) -> Any:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
-from pytest_genmodel.faults.library import Original, class_of, replaced
+from pytest_genmodel.faults.library import class_of
 from pytest_genmodel.faults.registry import Place, broken_library
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 
 @contextmanager

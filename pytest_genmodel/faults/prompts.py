@@ -7,15 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
-from pytest_genmodel.faults.library import (
-    Original,
-    class_of,
-    component_sees,
-    denoiser_sees,
-    only_for,
-    replaced,
-)
+from pytest_genmodel.faults.library import class_of, component_sees, denoiser_sees, only_for
 from pytest_genmodel.faults.registry import Place, broken_library
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 
 @broken_library(
@@ -90,7 +84,7 @@ def padding_not_cut_before_it_is_filled_up(copy: Copy) -> Iterator[None]:
 @contextmanager
 def mask_lost_inside_the_denoiser(copy: Copy) -> Iterator[None]:
     """The denoiser is given the mask of the text, and loses it before its blocks."""
-    if "transformer" not in copy.family.masks_padding:
+    if "transformer" not in (copy.family.masks_padding or ()):
         copy.does_not_apply("the denoiser is given no mask")
 
     def make(original: Original) -> Original:

@@ -56,6 +56,7 @@ _MODULES = (
     "randomness",
     "loading",
     "decoding",
+    "conversion",
 )
 
 

@@ -8,8 +8,9 @@ from functools import wraps
 from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
-from pytest_genmodel.faults.library import Original, class_of, replaced
+from pytest_genmodel.faults.library import class_of
 from pytest_genmodel.faults.registry import Place, broken_library
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 _SHIFT = "https://github.com/huggingface/diffusers/pull/13706"
 

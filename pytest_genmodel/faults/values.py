@@ -261,7 +261,7 @@ def one_bit_flipped(copy: Copy) -> Place:
     return Place(copy.denoiser, name)
 
 
-@fault("GM317", "same_weights", layer="weights-values", expect="identical")
+@fault("GM318", "same_weights", layer="weights-values", expect="identical")
 def matrix_transposed(copy: Copy) -> Place:
     """A square matrix was transposed by the converter."""
     entries = copy.tensors(copy.denoiser)

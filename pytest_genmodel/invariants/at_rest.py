@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.diagnosis.at_rest import SEEN_BY_COVERAGE, findings_at_rest
+from pytest_genmodel.diagnosis.at_rest.experts import same_experts
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
@@ -37,6 +38,10 @@ def sound_weights(context: Context) -> Iterator[Finding]:
         leave_out=SEEN_BY_COVERAGE,
         on_damage=remember,
     )
+    try:
+        yield from same_experts(checkpoint, context.candidate.denoisers, start)
+    except DamagedFileError as error:
+        remember(error, None)
     parts = [
         component
         for name, component in checkpoint.components.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.diagnosis.configuration import configuration_findings
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.pipeline_class import pipeline_class_findings
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import shown, token_differences
@@ -30,7 +31,8 @@ def same_config(context: Context) -> Iterator[Finding]:
     no difference.
     """
     candidate, trusted = context.candidate, context.trusted
-    compared = 0
+    compared = 1
+    yield from pipeline_class_findings(candidate.checkpoint, trusted.checkpoint)
     for name, theirs in trusted.checkpoint.components.items():
         ours = candidate.checkpoint.components.get(name)
         if ours is None:

@@ -61,9 +61,9 @@ class Context:
     """The session's view of one candidate.
 
     `measurements` collects numbers for the report, `attachments` texts that belong to a failure (what a trainer
-    printed last) by their titles, `compared` the samples that were compared (`samples.SampleComparison`), where the run
-    is saved; each judged invariant gets a context with empty ones. `shared` holds, for the
-    whole session, what several invariants need and is made once (training runs).
+    printed last) by their titles, `compared` the samples that were compared (`samples.SampleComparison`), where the
+    run is saved; each judged invariant gets a context with empty ones. `shared` holds, for the whole session, what
+    several invariants need and is made once (training runs).
     """
 
     label: str

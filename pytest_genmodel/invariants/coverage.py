@@ -7,12 +7,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.names import is_adapter_name, summarise, unwrapped, wrapper_of
 from pytest_genmodel.checkpoints.versions import spelled_as
 from pytest_genmodel.checkpoints.weights import WeightSet, torch_dtype
-from pytest_genmodel.diagnosis.at_rest.files import foreign_classes, left_whole, second_sets, strays
+from pytest_genmodel.diagnosis.at_rest.files import (
+    came_with_base,
+    foreign_classes,
+    left_whole,
+    second_sets,
+    strays,
+)
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
 from pytest_genmodel.diagnosis.at_rest.names import (
     empty_finding,
@@ -23,6 +30,7 @@ from pytest_genmodel.diagnosis.at_rest.names import (
 from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.limit import beyond_tolerance
+from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
 from pytest_genmodel.invariants.coverage_files import contradiction_findings, missing_findings, needs_weights
@@ -52,6 +60,7 @@ def coverage(context: Context) -> Iterator[Finding]:
     except DamagedFileError as error:
         yield damage_finding(error)
         return
+    base = _base(context)
     checked = 0
     yield from foreign_classes(candidate.checkpoint)
     yield from missing_findings(candidate)
@@ -60,7 +69,7 @@ def coverage(context: Context) -> Iterator[Finding]:
     for name, component in candidate.checkpoint.components.items():
         try:
             _ = component.config  # a broken one is a finding of its own, before a loader trips over it
-            yield from second_sets(component)
+            yield from (came_with_base(found, candidate.checkpoint, base) for found in second_sets(component))
             if component.has_weights:
                 found = list(_loaded(candidate, component) if load else _at_rest(component))
                 checked += len(component.weights.tensors)
@@ -76,10 +85,18 @@ def coverage(context: Context) -> Iterator[Finding]:
     if candidate.checkpoint.adapter is not None:
         checked += len(candidate.checkpoint.adapter.weights.tensors)
         yield from adapter_findings(candidate, candidate.checkpoint.adapter, load=load)
-    yield from strays(candidate.checkpoint)
+    yield from (came_with_base(found, candidate.checkpoint, base) for found in strays(candidate.checkpoint))
     context.measure(tensors_compared=checked)
     if not checked:
         context.cannot_judge("no tensor was compared: the checkpoint holds no weights that could be read")
+
+
+def _base(context: Context) -> Checkpoint | None:
+    """The reference's files; None where there is none that can be opened, which is not for this claim to say."""
+    try:
+        return context.reference.checkpoint if context.has_reference else None
+    except GenmodelError:
+        return None
 
 
 def _damaged(component: Component, error: DamagedFileError) -> Finding:
@@ -257,21 +274,38 @@ def _without_ignored(unread: list[str], module: object) -> list[str]:
 def _without_renamed(
     unbacked: list[str], unread: list[str], tensors: Mapping[str, Resident], stored: WeightSet
 ) -> tuple[list[str], list[str]]:
-    """Pair names that the library itself translates while loading: equal content settles it."""
+    """Pair names that the library itself translates while loading: equal content settles it.
+
+    Content is that in the dtype of the loaded tensor: a cast is followed here as it is in `_values`.
+    """
     from pytest_genmodel.tensors import digest
 
-    if not unbacked or not unread:
+    loaded = {tensors[name].tensor.dtype for name in unbacked if not tensors[name].tensor.is_meta}
+    if not loaded or not unread:
         return unbacked, unread
     by_content: dict[str, list[str]] = {}
     for name in unread:
-        by_content.setdefault(stored.digest(name), []).append(name)
+        for content in {_content(stored, name, dtype) for dtype in loaded}:
+            by_content.setdefault(content, []).append(name)
     renamed: set[str] = set()
     ties = {name: group for group in tie_groups(tensors) for name in group}
     for name in unbacked:
         tensor = tensors[name].tensor
-        if name not in renamed and not tensor.is_meta and (sources := by_content.get(digest(tensor))):
-            renamed.update((name, sources.pop(0), *ties.get(name, ())))
+        if name in renamed or tensor.is_meta:
+            continue
+        source = next((other for other in by_content.get(digest(tensor), ()) if other not in renamed), None)
+        if source is not None:
+            renamed.update((name, source, *ties.get(name, ())))
     return [n for n in unbacked if n not in renamed], [n for n in unread if n not in renamed]
+
+
+def _content(stored: WeightSet, name: str, dtype: torch.dtype) -> str:
+    """The digest of a stored tensor once it is loaded in `dtype`."""
+    from pytest_genmodel.tensors import digest
+
+    own = torch_dtype(stored.tensors[name].dtype)
+    is_cast = own != dtype and own.is_floating_point and dtype.is_floating_point
+    return digest(stored.read(name).to(dtype)) if is_cast else stored.digest(name)
 
 
 def _values(name: str, tensors: Mapping[str, Resident], stored: WeightSet) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -11,6 +12,7 @@ from pytest_genmodel.checkpoints.checkpoint import INDEX
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.digest import plain_config
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
@@ -37,7 +39,9 @@ GEOMETRY = (
     ),
     *("compression", "shift", "ratio", "prediction", "cond", "mean", "std"),
 )
-"""Words in names that decide what a model computes."""
+"""Words in names that decide what a model computes; an unknown field without one, and unlike any known, is a note."""
+CLOSE = 0.85
+"""How alike two names are, as a ratio, of which one is taken for the other misspelt."""
 
 
 @invariant(level=Level.STATIC)
@@ -74,7 +78,7 @@ def known_fields(context: Context) -> Iterator[Finding]:
 
 
 def _unknown(component: Component, config: Mapping[str, Any], is_later: bool) -> Iterator[Finding]:
-    cls = class_named(component.library, component.class_name)
+    cls = class_named(component.home, component.class_name)
     known = fields_of_class(cls)
     if known is None:
         return
@@ -82,15 +86,19 @@ def _unknown(component: Component, config: Mapping[str, Any], is_later: bool) ->
         if key in known or key in LEFT_OUT or value in OFF:
             continue
         decides = any(word in key for word in GEOMETRY)
+        meant = get_close_matches(key, known, n=1, cutoff=CLOSE)
         yield Finding(
             "GM433" if decides and is_later else "GM432",
-            f"{component.class_name} of diffusers {_installed()} does not know {key} = {_short(value)}, and "
-            "passes over it",
+            f"{component.class_name} of diffusers {_installed()} does not know {key} = {_short(value)}, and passes "
+            "over it",
             component=component.name,
             location=f"{_file(component)}:{key}",
+            severity=None if decides or meant else Severity.NOTE,
             cause=f"the file was written by diffusers {_written_by(config)}, which has the field"
             if is_later
-            else "a name that was misspelt, or that another version or class has",
+            else f"{meant[0]} was probably meant"
+            if meant
+            else "a leftover, or a field that another version or class has",
             evidence={"key": key, "value": _short(value), "installed": _installed()},
         )
 

@@ -24,6 +24,7 @@ from pytest_genmodel.invariants.training_run import (
     run_findings,
     train_once,
 )
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.training.rates import DEFAULT, check_rates
 from pytest_genmodel.transformations.train import Trained
 
@@ -116,7 +117,7 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """The relative difference; infinite where the shapes differ, or values are no numbers."""
     if ours.shape != theirs.shape or not bool(ours.isfinite().all()):
         return float("inf")
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(1e-30))
+    return distance(ours, theirs)
 
 
 def _noise(placement: Placement) -> float:

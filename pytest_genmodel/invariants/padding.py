@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.pipelines.component_calls import ComponentCall, record_sample
@@ -32,7 +33,7 @@ def padding_is_ignored(context: Context) -> Iterator[Finding]:
     """
     pipeline = context.candidate
     masked = pipeline.family.masks_padding
-    if not pipeline.family.is_known:
+    if masked is None:
         context.skip(f"nothing is known here of how {pipeline.checkpoint.pipeline_class} treats padding")
     if not masked:
         context.skip(f"{pipeline.family.title} masks no padding, by design")
@@ -121,7 +122,7 @@ def _tokens(pipeline: Pipeline, call: ComponentCall, arguments: Mapping[str, Any
             component=name,
             location=place,
             cause=f"the mask does not reach the attention of the {name}: padding is read as words",
-            evidence={"relative_difference": gap, "masked": int((~mask).sum()), "limit": _limit(pipeline)},
+            evidence={"masked": int((~mask).sum()), **against(gap, _limit(pipeline), "relative difference")},
         )
     yield f"{name}: {int((~mask).sum())} tokens"
 
@@ -191,7 +192,7 @@ def _states(
             component=name,
             location=place,
             cause="the mask does not reach the attention to the text",
-            evidence={"relative_difference": gap, "masked": int((~mask).sum()), "limit": _limit(pipeline)},
+            evidence={"masked": int((~mask).sum()), **against(gap, _limit(pipeline), "relative difference")},
         )
     yield f"{name}: {int((~mask).sum())} states"
 

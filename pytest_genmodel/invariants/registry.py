@@ -123,7 +123,9 @@ def invariant(
     """
 
     def wrap(claim: Claim) -> Claim:
-        entry = Invariant(name or claim.__name__, claim, Level(level), needs_reference, code, check, takes_baseline)
+        entry = Invariant(
+            name or claim.__name__, claim, Level(level), needs_reference, code, check, takes_baseline
+        )
         if ALLOW in entry.parameters:
             raise BadInputError(
                 f"the invariant {entry.name!r} takes a parameter {ALLOW!r}, which is every marker's own: rename it"

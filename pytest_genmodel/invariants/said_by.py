@@ -10,16 +10,20 @@ _CLAIM = re.compile(r"^@invariant\b.*?^def (\w+)", re.MULTILINE | re.DOTALL)
 
 
 def said_by(code: str) -> tuple[str, ...]:
-    """Names of built-in invariants whose own module names the code, sorted; imports none of them.
+    """Names of built-in invariants whose own module (or folder) names the code, sorted; imports none of them.
 
     What an invariant takes from a lower floor is not looked at, so that more invariants may say it than these.
     """
-    found = {
-        name
-        for path in sorted(Path(__file__).parent.glob("*.py"))
-        for name in _in(path.read_text("utf-8"), code)
-    }
-    return tuple(sorted(found))
+    return tuple(sorted({name for source in _sources() for name in _in(source, code)}))
+
+
+def _sources() -> Iterator[str]:
+    """The text of each module; that of a folder as one, its `__init__` with the claim first."""
+    here = Path(__file__).parent
+    yield from (path.read_text("utf-8") for path in sorted(here.glob("*.py")))
+    for package in sorted(here.glob("*/__init__.py")):
+        others = sorted(path for path in package.parent.glob("*.py") if path != package)
+        yield "\n".join(path.read_text("utf-8") for path in (package, *others))
 
 
 def _in(source: str, code: str) -> Iterator[str]:

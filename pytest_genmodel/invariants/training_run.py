@@ -92,7 +92,10 @@ def _train(
     context: Context, trainer: Trainer, lr: float, steps: int, resume: Path | None, keep_state: bool
 ) -> Trained:
     pipeline = context.candidate
-    pipeline.require_backed()
+    backed = ("backed", pipeline.checkpoint.root)
+    if backed not in context.shared:  # once: every look loads the whole pipeline
+        pipeline.require_backed()
+        context.shared[backed] = True
     if context.is_full:
         pipeline.sample(context.probe)  # now: a trainer in this process may leave something behind
     pipeline.release()  # the trainer loads a copy of its own: never two models in memory

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 
 from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint
-from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
+from pytest_genmodel.diagnosis.at_rest.experts import hold_the_same
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.comparison import of_other_kind, one_sided
 from pytest_genmodel.diagnosis.difference import difference_findings, numbers
@@ -71,8 +70,8 @@ def _exchanged(context: Context, reference: Checkpoint) -> Iterator[Finding]:
         for other in names:
             if (
                 other != name
-                and _hold_the_same(ours[name].weights, theirs[other].weights)
-                and not _hold_the_same(ours[name].weights, theirs[name].weights)
+                and hold_the_same(ours[name].weights, theirs[other].weights)
+                and not hold_the_same(ours[name].weights, theirs[name].weights)
             ):
                 yield Finding(
                     "GM431",
@@ -81,16 +80,6 @@ def _exchanged(context: Context, reference: Checkpoint) -> Iterator[Finding]:
                     location=f"{name}/",
                     cause="the folders of the experts were exchanged, or one was saved under both names",
                 )
-
-
-def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
-    """Whether two sets of weights are equal; where they are not, one small tensor mostly says so."""
-    if ours.tensors.keys() != theirs.tensors.keys():
-        return False
-    smallest = min(ours.tensors, key=lambda name: prod(ours.tensors[name].shape))
-    if ours.digest(smallest) != theirs.digest(smallest):
-        return False
-    return ours.content_digest() == theirs.content_digest()
 
 
 def _judge_adapter(context: Context) -> Iterator[Finding]:

@@ -19,6 +19,10 @@ from pytest_genmodel.pipelines.placement import Placement
 SCHEMA = 1
 FACTOR = 4.0
 """A limit is so many times the measured floor: the controls are few, and the next kernel rounds elsewhere."""
+ROUNDING = "rounding"
+"""The control that says what another kernel does in 16 bits, where the others move nothing: each layer's output is
+rounded elsewhere. Plain attention stays below it on the tiny pipelines."""
+ROUNDING_FACTOR = 2.0
 BUDGET = {"float32": 128.0, "bfloat16": 8.0, "float16": 8.0}
 """And never less than so many steps of the dtype at 1, relative to the largest value: in float32 1.5e-5. Measured on
 every tiny pipeline; 16 bits round each layer's output, and float32 sums are rounded at every addition."""
@@ -37,19 +41,25 @@ class Floor:
     by_kind: Mapping[str, Mapping[str, float]]
 
     def largest(self, kind: str) -> float:
-        """The largest of one kind, over all controls; infinite where one of them is no number."""
-        values = self.by_kind.get(kind, {}).values()
+        """The largest of one kind, over the controls of one rounding; infinite where one of them is no number."""
+        values = (value for name, value in self.by_kind.get(kind, {}).items() if name != ROUNDING)
         return max((math.inf if value != value else value for value in values), default=0.0)
 
     def limit(self, kind: str, dtype: str) -> float:
-        """What a neutral transformation may do, relative to the largest value: `FACTOR` floors, or the budget."""
-        return max(FACTOR * self.largest(kind), budget(dtype))
+        """What a neutral transformation may do, relative to the largest value: `FACTOR` floors, or the budget.
+
+        In 16 bits also `ROUNDING_FACTOR` times what other rounding does, but no more than a floor may be.
+        """
+        rounding = ROUNDING_FACTOR * self.by_kind.get(kind, {}).get(ROUNDING, 0.0)
+        if not rounding <= LARGEST[dtype]:
+            rounding = LARGEST[dtype]
+        return max(FACTOR * self.largest(kind), rounding, budget(dtype))
 
     def problem(self, dtype: str) -> str | None:
         """Say which control failed, and by how much; None where the floor is one."""
         for kind, controls in self.by_kind.items():
             for control, value in controls.items():
-                if not value <= LARGEST[dtype]:
+                if control != ROUNDING and not value <= LARGEST[dtype]:
                     return (
                         f"the control {control!r} fails: the {kind} differ by {value:.3g} of their largest value "
                         f"(at most {LARGEST[dtype]:g} is rounding in {dtype}), so nothing can be held "

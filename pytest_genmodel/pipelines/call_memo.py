@@ -10,10 +10,11 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.pipelines.component_calls import METHODS
+from pytest_genmodel.pipelines.replaced import Original, replaced
 from pytest_genmodel.tensors.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -52,25 +53,16 @@ class CallMemo:
                 if not isinstance(part, torch.nn.Module) or name not in contents:
                     continue
                 for method in METHODS.get(name, ("forward",)):
-                    stack.enter_context(self._remembered(part, method, (contents[name], method)))
+                    remembered = partial(self._remembered, who=(contents[name], method))
+                    stack.enter_context(replaced(part, method, remembered))
             yield
 
-    @contextmanager
-    def _remembered(self, part: Any, method: str, who: Key) -> Iterator[None]:
-        call, own = getattr(part, method), vars(part).get(method)
-
+    def _remembered(self, call: Original, who: Key) -> Original:
         @wraps(call)
         def answer(*args: Any, **kwargs: Any) -> Any:
             return self._answer(who, call, args, kwargs)
 
-        setattr(part, method, answer)
-        try:
-            yield
-        finally:
-            if own is None:
-                delattr(part, method)
-            else:
-                setattr(part, method, own)
+        return answer
 
     def _answer(
         self, who: Key, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

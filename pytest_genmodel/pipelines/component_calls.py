@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.placement import controlled
 from pytest_genmodel.pipelines.recording import Call, Recorder, recorded_calls
+from pytest_genmodel.pipelines.replaced import Original, replaced
 from pytest_genmodel.pipelines.residents import parameter_count
 from pytest_genmodel.pipelines.sampling import run_pipeline
 
@@ -103,27 +104,21 @@ def _kept(seen: dict[str, ComponentCall], name: str) -> Callable[..., None]:
     return hook
 
 
-@contextmanager
-def _wrapped(part: Any, name: str, method: str, seen: dict[str, ComponentCall]) -> Iterator[None]:
-    before = part.__dict__.get(method)
-    call = getattr(part, method)
+def _wrapped(
+    part: Any, name: str, method: str, seen: dict[str, ComponentCall]
+) -> AbstractContextManager[None]:
+    def make(call: Original) -> Original:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            key = f"{name}.{method}"
+            inputs = (_copied(arguments), _copied(options)) if key not in seen else None
+            result = call(*arguments, **options)
+            if inputs is not None:
+                seen[key] = ComponentCall(name, method, *inputs, _output(result))
+            return result
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        key = f"{name}.{method}"
-        inputs = (_copied(arguments), _copied(options)) if key not in seen else None
-        result = call(*arguments, **options)
-        if inputs is not None:
-            seen[key] = ComponentCall(name, method, *inputs, _output(result))
-        return result
+        return watched
 
-    setattr(part, method, watched)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(part, method)
-        else:
-            setattr(part, method, before)
+    return replaced(part, method, make)
 
 
 def _output(result: Any) -> torch.Tensor:

@@ -25,11 +25,14 @@ def curves(ours: Sample, theirs: Sample) -> Mapping[str, list[float]]:
 
 
 def distances(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:
-    """The relative L2 distance ||a - b|| / ||b|| of each entry of the first axis."""
-    return [
-        float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30))
-        for a, b in zip(ours, theirs, strict=True)
-    ]
+    """The relative L2 distance of each entry of the first axis."""
+    return [distance(a, b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The relative L2 distance ||ours - theirs|| / ||theirs|| of two tensors of one shape, in float64."""
+    theirs = theirs.double()
+    return float((ours.double() - theirs).norm() / theirs.norm().clamp_min(1e-30))
 
 
 def psnrs(ours: torch.Tensor, theirs: torch.Tensor) -> list[float]:

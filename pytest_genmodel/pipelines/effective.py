@@ -159,7 +159,9 @@ def known_fields(cls: Any) -> frozenset[str] | None:
     Schedulers hand their configuration on to one another, with fields that only another of the kind reads.
     """
     parameters = inspect.signature(cls.__init__).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD and parameter.name != "kwargs" for parameter in parameters):
+    if any(
+        parameter.kind is parameter.VAR_KEYWORD and parameter.name != "kwargs" for parameter in parameters
+    ):
         return None
     known = set(_defaults(cls))
     for kind in getattr(cls, "_compatibles", ()):

@@ -114,9 +114,11 @@ def _tensors(
     module: torch.nn.Module, path: str, called: Collection[str]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The module's own tensors, and those of parts that nobody called: what the module's code used itself."""
+    theirs: set[str] = set()  # of parts that were called, and all that is below them; parents come first
     for name, part in module.named_modules():
         whole = ".".join(filter(None, (path, name)))
-        if name and (whole in called or any(whole.startswith(f"{one}.") for one in called if one != path)):
+        if name and (whole in called or whole.rpartition(".")[0] in theirs):
+            theirs.add(whole)
             continue
         for tensor_name, tensor in (
             *part.named_parameters(recurse=False),

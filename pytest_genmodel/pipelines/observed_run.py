@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.pipelines.kernels import Kernels, watched_kernels
 from pytest_genmodel.pipelines.recording import Call, arguments_of, innermost
+from pytest_genmodel.pipelines.replaced import Original, replaced
 from pytest_genmodel.pipelines.sampling import Sample, run_pipeline
 
 if TYPE_CHECKING:
@@ -169,48 +170,35 @@ def _decoded(run: ObservedRun, given: Any, made: Any) -> None:
     run.frames_decoded += sample.shape[2] if sample.ndim == 5 else len(sample)
 
 
-@contextmanager
-def _wrapped(part: Any, method: str, seen: Callable[[Any, Any], None]) -> Iterator[None]:
-    own, call = part.__dict__.get(method), getattr(part, method)
+def _wrapped(part: Any, method: str, seen: Callable[[Any, Any], None]) -> AbstractContextManager[None]:
+    def make(call: Original) -> Original:
+        def watched(*arguments: Any, **options: Any) -> Any:
+            given = arguments[0] if arguments else next(iter(options.values()))
+            result = call(*arguments, **options)
+            seen(given, result)
+            return result
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        given = arguments[0] if arguments else next(iter(options.values()))
-        result = call(*arguments, **options)
-        seen(given, result)
-        return result
+        return watched
 
-    setattr(part, method, watched)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(part, method)
-        else:
-            setattr(part, method, own)
+    return replaced(part, method, make)
 
 
-@contextmanager
-def _steps(scheduler: Any, run: ObservedRun) -> Iterator[None]:
+def _steps(scheduler: Any, run: ObservedRun) -> AbstractContextManager[None]:
     """Watch the class: some pipelines work with copies of their scheduler."""
-    cls = type(scheduler)
-    own, step = vars(cls).get("step"), cls.step
-    signature = inspect.signature(step)
 
-    def watched(self: Any, *arguments: Any, **options: Any) -> Any:
-        bound = signature.bind(self, *arguments, **options).arguments
-        prediction, timestep = bound.get("model_output"), bound.get("timestep")
-        if hasattr(prediction, "shape") and timestep is not None:
-            run.steps.append(Stepped(_copy(prediction), float(timestep)))
-        return step(self, *arguments, **options)
+    def make(step: Original) -> Original:
+        signature = inspect.signature(step)
 
-    cls.step = watched
-    try:
-        yield
-    finally:
-        if own is None:
-            del cls.step
-        else:
-            cls.step = own
+        def watched(self: Any, *arguments: Any, **options: Any) -> Any:
+            bound = signature.bind(self, *arguments, **options).arguments
+            prediction, timestep = bound.get("model_output"), bound.get("timestep")
+            if hasattr(prediction, "shape") and timestep is not None:
+                run.steps.append(Stepped(_copy(prediction), float(timestep)))
+            return step(self, *arguments, **options)
+
+        return watched
+
+    return replaced(type(scheduler), "step", make)
 
 
 def _copy(value: Any) -> Any:

@@ -75,9 +75,10 @@ def partings(ours: Trace, theirs: Trace, device: str = "cpu") -> Partings:
         found = _course(a, b) if (a.call, a.is_end) != (b.call, b.is_end) else _values(a, b, device)
         if found is not None:
             parting, is_far = found
-            so_far = given.get(b.call, 0.0) if b.is_end else last
-            parting = replace(_placed(parting, before, ours, theirs, number), given=so_far)
-            bits = bits or parting
+            if bits is None or is_far:  # to place one takes a walk through both traces
+                so_far = given.get(b.call, 0.0) if b.is_end else last
+                parting = replace(_placed(parting, before, ours, theirs, number), given=so_far)
+                bits = bits or parting
             if is_far:
                 return Partings(bits, parting, number)
         last = found[0].distance if found is not None else 0.0

@@ -25,7 +25,6 @@ from pytest_genmodel.pipelines.residency import Residency
 from pytest_genmodel.pipelines.residents import on_meta
 from pytest_genmodel.pipelines.sampling import Sample, Samples, run_pipeline
 
-
 WORTH_COLLECTING = 64_000_000
 """Bytes of memory that are not left to Python's own time; a collection takes about a tenth of a second."""
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, update_wrapper
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from pytest_genmodel.pipelines.replaced import Original, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -130,31 +132,26 @@ def _hook(
     stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
 
 
-@contextmanager
 def _patched(
     part: Any,
     place: tuple[str, str, str],
     watcher: Watcher,
     counted: Callable[[tuple[str, str, str]], CallKey],
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     method = place[2]
-    own = vars(part).get(method)
-    setattr(part, method, _WatchedMethod(part, method, watcher, lambda: counted(place)))
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(part, method)
-        else:
-            setattr(part, method, own)
+    return replaced(
+        part, method, lambda call: _WatchedMethod(part, method, call, watcher, lambda: counted(place))
+    )
 
 
 class _WatchedMethod:
     """A method of one object, with a watcher told of its calls; a copy of the object gets the method itself back."""
 
-    def __init__(self, owner: Any, name: str, watcher: Watcher, counted: Callable[[], CallKey]) -> None:
+    def __init__(
+        self, owner: Any, name: str, call: Original, watcher: Watcher, counted: Callable[[], CallKey]
+    ) -> None:
         self._owner, self._name, self._watcher, self._counted = owner, name, watcher, counted
-        self._call = getattr(owner, name)
+        self._call = call
         self._parameters = tuple(inspect.signature(self._call).parameters)
         update_wrapper(self, self._call)  # pipelines look at the signature of a scheduler's methods
 

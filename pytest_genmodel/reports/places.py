@@ -24,7 +24,6 @@ MOST_BYTES = 1_000_000
 _FILE = re.compile(
     r"(?P<file>[^:]*\.(?:json|safetensors|bin|pt|pth|ckpt|gguf|distcp|model|txt|py))(?::(?P<key>.*))?", re.S
 )
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Places:
     root: Path
     _texts: dict[Path, str] = field(default_factory=dict)
     _folders: dict[Path, list[Path]] = field(default_factory=dict)
+    _shards: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, candidate: Mapping[str, Any], finding: Mapping[str, Any]) -> Place:
         """The place of one finding about `candidate` (an entry of the report's `candidates`)."""
@@ -80,29 +80,36 @@ class Places:
         if checkpoint.is_file():
             return checkpoint if checkpoint.name == name else None
         folders = [checkpoint / component] if _is_inside(component) else []
-        return next((path for folder in (*folders, checkpoint) if (path := folder / name).is_file()), None)
+        return next((path for folder in (*folders, checkpoint) if _is_file(path := folder / name)), None)
 
     def _weights(self, checkpoint: Path, component: str, tensor: str) -> Path | None:
         """The file that holds a tensor, or should hold it."""
+        from pytest_genmodel.checkpoints.component import WEIGHT_SUFFIXES
+
         if checkpoint.is_file():
             return checkpoint
         inside = checkpoint / component if _is_inside(component) else checkpoint
-        folder = inside if inside.is_dir() else checkpoint
+        folder = inside if _is_folder(inside) else checkpoint
         files = self._folders.get(folder)
         if files is None:
             files = self._folders[folder] = sorted(path for path in folder.iterdir() if path.is_file())
         index = next((path for path in files if path.name.endswith(".index.json")), None)
         if index is not None:
             return self._shard(index, tensor) or index
-        return next((path for path in files if path.suffix in _WEIGHTS), None)
+        return next((path for path in files if path.suffix in WEIGHT_SUFFIXES), None)
 
     def _shard(self, index: Path, tensor: str) -> Path | None:
-        try:
-            shard = json.loads(self._text(index))["weight_map"][tensor]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        if index not in self._shards:
+            try:
+                listed = json.loads(self._text(index))["weight_map"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                listed = None
+            self._shards[index] = listed if isinstance(listed, dict) else {}
+        shard = self._shards[index].get(tensor)
+        if not isinstance(shard, str) or Path(shard).name != shard:
             return None
-        beside = isinstance(shard, str) and Path(shard).name == shard
-        return index.with_name(shard) if beside and index.with_name(shard).is_file() else None
+        file = index.with_name(shard)
+        return file if _is_file(file) else None
 
     def _below_root(self, file: Path) -> str | None:
         """The path from the workspace; None outside of it. Links are followed on neither side, or on both."""
@@ -154,6 +161,20 @@ def _folder_of(spec: str) -> Path | None:
         return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # a name that no file can have
         return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than any file's
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_inside(name: str) -> bool:

@@ -65,7 +65,7 @@ def _rule(code: str, entry: Entry) -> dict[str, Any]:
     """The rule's own text; of a code that is not known here (a user's own, an older version's) its title alone."""
     rule = RULES.get(code)
     title = rule.summary if rule else str(entry.finding["title"])
-    said: dict[str, Any] = {"id": _plain(code), "shortDescription": {"text": _plain(title)}}
+    said: dict[str, Any] = {"id": printable(code), "shortDescription": {"text": printable(title)}}
     if rule is not None:
         severity = rule.severity.value
         text = f"{rule.meaning}\n\nWhat to do: {rule.action}"
@@ -82,23 +82,25 @@ def _result(entry: Entry, index: int) -> dict[str, Any]:
     parts = [str(finding["message"]), *([f"Cause: {finding['cause']}"] if finding["cause"] else [])]
     logical = _logical(entry)
     allowed = entry.allowed
-    suppressed = {"suppressions": [{"kind": "external", "justification": _plain(allowed)}]} if allowed else {}
+    suppressed = (
+        {"suppressions": [{"kind": "external", "justification": printable(allowed)}]} if allowed else {}
+    )
     physical = {
         "artifactLocation": {"uri": quote(os.fsencode(entry.place.name)), "uriBaseId": "SRCROOT"},
         "region": {"startLine": entry.place.line},
     }
     return {
-        "ruleId": _plain(str(finding["code"])),
+        "ruleId": printable(str(finding["code"])),
         "ruleIndex": index,
         "level": entry.severity,
-        "message": {"text": _plain("\n".join([*parts, f"Action: {finding['action']}"]))},
+        "message": {"text": printable("\n".join([*parts, f"Action: {finding['action']}"]))},
         "locations": [{"physicalLocation": physical, **({"logicalLocations": [logical]} if logical else {})}],
         "partialFingerprints": {FINGERPRINT: entry.identity},
         **suppressed,
         "properties": {
-            "candidate": _plain(entry.candidate),
+            "candidate": printable(entry.candidate),
             "foundBy": entry.found_by,
-            "item": _plain(entry.id),
+            "item": printable(entry.id),
         },
     }
 
@@ -106,7 +108,7 @@ def _result(entry: Entry, index: int) -> dict[str, Any]:
 def _logical(entry: Entry) -> dict[str, Any] | None:
     """Component and tensor, configuration key, step or frame."""
     component, location = entry.finding["component"], entry.finding["location"]
-    parts = [_plain(str(part)) for part in (component, location) if part]
+    parts = [printable(str(part)) for part in (component, location) if part]
     if not parts:
         return None
     kind = {"kind": "module"} if not location else {}
@@ -117,8 +119,8 @@ def _invocation(document: Mapping[str, Any], found: Listing, left_out: int) -> d
     said = [
         {
             "level": "error",
-            "message": {"text": _plain(f"{one.invariant} could not be judged: {one.reason}")},
-            "properties": {"candidate": _plain(one.candidate), "item": _plain(one.id)},
+            "message": {"text": printable(f"{one.invariant} could not be judged: {one.reason}")},
+            "properties": {"candidate": printable(one.candidate), "item": printable(one.id)},
         }
         for one in found.unjudged
     ]
@@ -141,7 +143,3 @@ def _general(document: Mapping[str, Any], found: Listing, left_out: int) -> Iter
     if left_out:
         text = f"{left_out} more findings are left out; the JSON report has all of them."
         yield {"level": "warning", "message": {"text": text}}
-
-
-def _plain(text: str) -> str:
-    return printable(text)

@@ -127,7 +127,7 @@ def averages_of(
 def _of_set(one: SavedSet, listed: Inventory, final: Checkpoint | None) -> Iterator[Average]:
     """The averages of a set that a library reads, component by component."""
     try:
-        average = one.open(one.label)
+        parts = _parts(one.open(one.label))
         paired = next((raw.open(raw.label) for raw, ema in listed.pairs if ema == one), None)
     except GenmodelError:
         return  # a state of another kind (`ema.pt`), or damage, which whoever judges the files says
@@ -135,7 +135,7 @@ def _of_set(one: SavedSet, listed: Inventory, final: Checkpoint | None) -> Itera
     if raw is None:
         return
     theirs = _parts(raw)
-    for name, (weights, config) in _parts(average).items():
+    for name, (weights, config) in parts.items():
         if name not in theirs and len(theirs) != 1:
             continue
         other, _ = theirs[name] if name in theirs else next(iter(theirs.values()))

@@ -53,8 +53,8 @@ _INSIDE = Path(__file__).parent / "inside"
 def split_template(text: str, placeholders: Mapping[str, str], what: str) -> tuple[str, ...]:
     """Split a command line with placeholders into arguments; `what` it is called in an error.
 
-    The command will run in a folder of its own: what names a file that lies here (`train.py`, `--config=a.yaml`) is made
-    absolute, and so is a path to a folder (`./clips`; a bare word may mean anything).
+    The command will run in a folder of its own: what names a file that lies here (`train.py`, `--config=a.yaml`) is
+    made absolute, and so is a path to a folder (`./clips`; a bare word may mean anything).
 
     Raises:
         BadInputError: quotes do not match, or a placeholder is none of `placeholders`.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.call_memo import CallMemo
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.transformations.swaps import Part, exchanged
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Bisection:
 
     @property
     def by_frames(self) -> bool:
-        """Whether damage is measured by frames: they have one shape and differ."""
-        return bool(self.whole.frames)
+        """Whether damage is measured by frames: they differ; of another shape, they do where latents are equal."""
+        return bool(self.whole.frames) or not self.whole.latents
 
     @property
     def ranked(self) -> list[tuple[Swap, float]]:
@@ -102,7 +103,7 @@ def bisect(
     before = ours.samples.computed
     base = _sampled(theirs, probe, memo)
     whole = _damage(_sampled(ours, probe, memo), base)
-    if not whole.latents and not whole.frames:
+    if whole.latents == 0.0 == whole.frames:
         return None
     both_ways = len(parts) <= MOST_PARTS
     swaps = []
@@ -153,8 +154,7 @@ def _damage(sample: Sample, base: Sample) -> Damage:
 
     latents = float("inf")
     if sample.latents.shape == base.latents.shape and bool(sample.latents[-1].isfinite().all()):
-        last, wanted = sample.latents[-1].double(), base.latents[-1].double()
-        latents = float((last - wanted).norm() / wanted.norm().clamp_min(1e-30))
+        latents = distance(sample.latents[-1], base.latents[-1])
     if sample.frames.shape != base.frames.shape:
         return Damage(latents, None)
     squares = (sample.frames.double() - base.frames.double()).square()
@@ -163,6 +163,7 @@ def _damage(sample: Sample, base: Sample) -> Damage:
 
 
 def _figure(damage: Damage, by_frames: bool) -> float:
+    """One number; a video of another shape counts as 1, which is the most that pixels can differ."""
     if by_frames:
         return damage.frames if damage.frames is not None else 1.0
     return min(damage.latents, 1e6)

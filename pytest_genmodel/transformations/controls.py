@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from pytest_genmodel.pipelines.calibration import Floor
+from pytest_genmodel.pipelines.calibration import ROUNDING, Floor
 from pytest_genmodel.transformations.bench import FRAMES, LATENTS, Bench, Observation, sampled
 from pytest_genmodel.transformations.neutral import NotHereError
-from pytest_genmodel.transformations.neutral_kernels import odd_addresses, other_threads
+from pytest_genmodel.transformations.neutral_kernels import odd_addresses, other_rounding, other_threads
 
 
 def _nothing(bench: Bench) -> AbstractContextManager[Any]:
@@ -20,6 +20,7 @@ CONTROLS: Mapping[str, Callable[[Bench], AbstractContextManager[Any]]] = {
     "same again": _nothing,
     "memory alignment": odd_addresses,
     "thread count": other_threads,
+    ROUNDING: other_rounding,
 }
 
 

@@ -157,6 +157,36 @@ def other_threads(bench: Bench) -> Iterator[Any]:
         hook.remove()
 
 
+@contextmanager
+def other_rounding(bench: Bench) -> Iterator[Any]:
+    """The output of each layer half a step of a 16-bit dtype away, as a kernel with other sums gives it.
+
+    Raises NotHereError in float32, where the other controls move the sums.
+    """
+    from torch.nn.modules.module import register_module_forward_hook
+
+    if bench.pipeline.placement.dtype == "float32":
+        raise NotHereError("each sum of float32 is rounded far below its layer's output")
+    hook = register_module_forward_hook(_rounded_elsewhere)
+    try:
+        yield bench.live
+    finally:
+        hook.remove()
+
+
+def _rounded_elsewhere(module: Any, _: Any, output: Any) -> Any:
+    """One step up or down for half of the values, by their own last bits: no bias, and the same each time."""
+    import torch
+
+    if not isinstance(module, (torch.nn.Linear, torch.nn.modules.conv._ConvNd)):
+        return None
+    if not isinstance(output, torch.Tensor) or output.dtype not in (torch.bfloat16, torch.float16):
+        return None
+    bits = output.view(torch.int16)
+    last = bits & 3  # of zero, infinity and the largest number 0 or 3: they stay
+    return (bits + (last == 1).to(torch.int16) - (last == 2).to(torch.int16)).view(output.dtype)
+
+
 OTHER_THREADS = 3
 """For a small model, whose usual number is 1."""
 

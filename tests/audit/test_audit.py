@@ -11,6 +11,7 @@ import pytest
 
 from pytest_genmodel.audit.audit import Audit
 from pytest_genmodel.audit.subject import write_adapter
+from pytest_genmodel.diagnosis.allowance import parse
 from pytest_genmodel.faults.copy import LINKED_FROM, Copy, clone
 from pytest_genmodel.faults.registry import all_faults
 from pytest_genmodel.session import GenmodelSession
@@ -98,6 +99,31 @@ def test_warnings_pass_a_gate_that_is_not_strict(audited):
     assert outcomes(audited("genmodel::audit::alpha_lost", "--genmodel-strict")[1]) == {
         "alpha_lost": "caught"
     }
+
+
+def test_fault_that_is_allowed_is_missed_for_that_reason(audited):
+    gate = ("genmodel::checkpoint::same_config", "genmodel::audit::scaling_factor_not_written")
+
+    result, section = audited(*gate, "--genmodel-allow=GM401@vae: the decoder was made anew")
+
+    (fault,) = section["faults"]
+    assert fault["outcome"] == "missed"
+    assert fault["reason"] == "allowed by --genmodel-allow GM401@vae (same_config)"
+    result.stdout.fnmatch_lines(
+        ["*scaling_factor_not_written: *", "*allowed by --genmodel-allow GM401@vae *"]
+    )
+
+
+def test_allowance_that_the_healthy_model_needs_is_no_reason_for_a_fault(audit, healthy, tmp_path):
+    tuned = clone(healthy, tmp_path / "candidate")
+    Copy(tuned).set("vae", scaling_factor=0.5)
+    allow = (parse("GM401@vae: on purpose"),)
+
+    audit = audit(("same_config",), candidates=(str(tuned),), allow=allow)
+    result = audit.run(all_faults()["not_a_number"])
+
+    assert (result.outcome, result.reason) == ("missed", "every claim of the gate holds")
+    assert audit.control("checkpoint")["same_config"].outcome == "passed"
 
 
 def test_fine_tune_is_the_healthy_model_where_one_is_expected(audited):
@@ -191,6 +217,18 @@ def audit(healthy):
     for one in made:
         one.audit.close()
         one.session.close()
+
+
+def test_every_fault_of_a_lora_is_judged(audit):
+    audit = audit(("coverage", "sound_weights"))
+    faults = [fault for fault in all_faults().values() if fault.kind == "adapter"]
+
+    results = {fault.name: audit.run(fault) for fault in faults}
+
+    assert {result.outcome for result in results.values()} <= {"caught", "warned", "missed"}
+    assert results["half_of_a_pair"].reason.startswith("coverage GM801 at transformer_blocks.0.attn1.to_k")
+    assert results["two_alphas"].reason == "sound_weights GM806 at transformer_blocks.0.attn1.to_k"
+    assert "GM803" in results["alpha_lost"].reason
 
 
 def test_time_that_is_used_up_begins_no_further_fault(audit):

@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from pytest_genmodel.diagnosis.rules import RULES
+from pytest_genmodel.invariants.said_by import said_by
 from tests.plugin.test_cost import HEAVY
 from tools import rules_page
 
@@ -44,6 +45,12 @@ def test_page_on_the_terminal_is_the_page_of_the_documentation(genmodel):
         ]
         document = (rules_page.FOLDER / f"{code}.md").read_text()
         assert shown[1:] == re.findall(r"^## (.*)", document, re.MULTILINE)
+
+
+def test_invariant_that_is_a_folder_of_modules_says_the_codes_of_all_of_them():
+    assert said_by("GM930") == ("absolute_checks",)
+    assert "coverage" in said_by("GM203")
+    assert said_by("GM000") == ()
 
 
 def test_case_does_not_matter(genmodel):

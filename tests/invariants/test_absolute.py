@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
+from pytest_genmodel.invariants.absolute.told import _timesteps
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines.kernels import LIMITS, KernelCall
-from pytest_genmodel.pipelines.observed_run import observe_run
+from pytest_genmodel.pipelines.observed_run import Denoised, ObservedRun, Stepped, observe_run
+from pytest_genmodel.pipelines.recording import Call, kept
 from pytest_genmodel.session import GenmodelSession
 from pytest_genmodel.settings import Settings
 from pytest_genmodel.tensors.closed_forms import FORMS
@@ -84,6 +86,29 @@ def test_kernels_are_far_within_their_limits(run):
     assert max(call.error / call.limit for call in run.kernels.judged) < 0.1
     assert LIMITS["float32"] < LIMITS["float16"] < LIMITS["bfloat16"]
     assert KernelCall("linear", "vae", "", (), "float32", float("nan"), 1.0).is_wrong
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "told"),
+    [
+        ([999.0, 0.0, 999.0], None),
+        ([999.0, 500.0], 500.0),
+        ([0.0, 0.0], 0.0),
+        ([999.004], None),
+        ([998.0], 998.0),
+    ],
+)
+def test_every_token_is_told_the_schedulers_timestep_or_none(timesteps, told):
+    call = Call("transformer", 0, {"timestep": kept(torch.tensor([timesteps]))})
+    run = ObservedRun(
+        None,
+        denoised=[Denoised(call, torch.zeros(1), 0)],
+        steps=[Stepped(torch.zeros(1), 999.0)],
+    )
+
+    findings = list(_timesteps(run))
+
+    assert [f.evidence["told"] for f in findings] == ([] if told is None else [told])
 
 
 def test_kernel_of_one_component_is_named_by_its_module(judged, healthy, monkeypatch):

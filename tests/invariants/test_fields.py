@@ -52,7 +52,17 @@ def test_misspelt_field_is_a_warning_and_fails_a_strict_run(judged, copy):
     verdict = judged("known_fields", copy, level="static")
 
     assert (verdict.outcome, found(verdict)) == (Outcome.PASSED, expected)
+    assert "use_rotary_positional_embeddings was probably meant" in verdict.findings[0].cause
     assert judged("known_fields", copy, level="static", strict=True).outcome is Outcome.FAILED
+
+
+def test_leftover_is_a_note_and_fails_no_run(judged, copy):
+    edit_json(copy / CONFIG, enable_fast_path=True)
+
+    verdict = judged("known_fields", copy, level="static", strict=True)
+
+    assert found(verdict) == [("GM432", "note", "transformer", "config.json:enable_fast_path")]
+    assert verdict.outcome is Outcome.PASSED
 
 
 def test_argument_that_the_pipeline_does_not_take_is_found(judged, copy):

@@ -208,7 +208,7 @@ def test_advice_names_only_what_exists(code):
     import re
 
     from pytest_genmodel.diagnosis.rules import RULES
-    from pytest_genmodel.settings import OPTIONS
+    from pytest_genmodel.options import OPTIONS
 
     flags = {option.flag for option in OPTIONS}
     action = RULES[code].action

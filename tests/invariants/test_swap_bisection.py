@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from pytest_genmodel.diagnosis.swaps import swap_finding
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.session import GenmodelSession
 from pytest_genmodel.settings import Settings
+from pytest_genmodel.transformations import bisection
 from pytest_genmodel.transformations.bisection import Bisection, Damage, Swap
 from pytest_genmodel.transformations.swaps import Part, differing_parts, exchanged
 from tests.editing import TO_Q, TRANSFORMER, VAE, edit_json, edit_tensors
@@ -180,6 +183,7 @@ def test_damage_of_parts_that_act_together_is_no_single_parts():
     finding = swap_finding(half, lambda _: False)
     assert (finding.code, finding.severity) == ("GM961", Severity.ERROR)
     assert "act together" in finding.cause
+    assert finding.message == "no part alone carries the difference in the frames: a 30 %, b 30 %, c 30 %"
 
 
 def test_combination_that_does_not_run_does_not_hide_the_others():
@@ -189,5 +193,19 @@ def test_combination_that_does_not_run_does_not_hide_the_others():
     finding = swap_finding(Bisection(whole, swaps, 3, 9, 0), lambda _: False)
 
     assert (finding.code, finding.component) == ("GM960", "b")
-    assert "it does not load" in finding.message
+    assert finding.message == (
+        "b carries 100 % of the difference in the frames; 1 more do not run exchanged (a: it does not load)"
+    )
     assert swap_finding(Bisection(whole, swaps[:1], 3, 9, 0), lambda _: False) is None
+
+
+def test_video_of_another_shape_over_equal_latents_is_damage(monkeypatch, tmp_path):
+    latents = torch.ones(2, 3)
+    samples = [SimpleNamespace(latents=latents, frames=torch.zeros(2, 3, size, size)) for size in (4, 8)]
+    monkeypatch.setattr(bisection, "_sampled", lambda *_: samples.pop(0))
+    pipeline = SimpleNamespace(samples=SimpleNamespace(computed=0))
+
+    found = bisection.bisect(pipeline, pipeline, None, (), tmp_path)
+
+    assert (found.whole, found.by_frames) == (Damage(0.0, None), True)
+    assert found.share(Swap(part("vae"), found.whole, Damage(0.0, 0.0))) == 1.0

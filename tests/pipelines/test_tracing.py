@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pytest_genmodel.pipelines import parting
 from pytest_genmodel.pipelines.parting import partings
 from pytest_genmodel.pipelines.tracing import Event, Side, Trace, catch, make_room, trace
 from pytest_genmodel.pipelines.watching import CallKey, arguments, bare, leaves, watched
@@ -255,6 +256,19 @@ def test_rounding_is_told_from_what_is_far():
     assert (found.bits.owner.path, found.far.owner.path) == ("a", "b")
     assert 0 < found.far.given < 1e-5
     assert partings(run(*ours.events[:3]), run(*theirs.events[:3])).far is None
+
+
+def test_rounding_everywhere_costs_one_walk_through_the_traces(monkeypatch):
+    """Of thousands of events that differ by rounding one is placed, and the one that is far."""
+    placed, original = [], parting._placed
+    monkeypatch.setattr(parting, "_placed", lambda *args: placed.append(args) or original(*args))
+    theirs = [event(f"{number}", X) for number in range(50)]
+    ours = [event(f"{number}", X * (1 + 1e-6)) for number in range(49)] + [event("49", 3 * X)]
+
+    found = partings(run(*ours), run(*theirs))
+
+    assert (found.bits.event.call.path, found.far.event.call.path, found.far.agreed) == ("0", "49", 49)
+    assert len(placed) == 2
 
 
 def test_renamed_parameters_are_paired_by_place():

@@ -41,7 +41,7 @@ def golden(pytester, run):
 
 def test_baseline_of_a_reference_is_made_and_judges_without_it(pytester, run, report):
     made = run("--genmodel-ref={healthy}", FILE, UPDATE, candidate=False)
-    made.stdout.fnmatch_lines(["*+ reference/component/transformer: 65 tensors", "b.baseline: written, *KiB"])
+    made.stdout.fnmatch_lines(["*+ reference/component/transformer: 65 tensors", "b.baseline: written, *kB"])
     assert made.ret == 0
     before = (pytester.path / "b.baseline").read_bytes()
 

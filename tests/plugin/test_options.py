@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_genmodel.diagnosis.allowance import Allowance
-from pytest_genmodel.settings import OPTIONS, Settings, read
+from pytest_genmodel.options import OPTIONS
+from pytest_genmodel.settings import Settings, read
 
 LADDER = "at least 3 rates, rising from 0, as 0,1e-9,1e-7,1e-5"
 COMMAND = "python train.py --base {reference} --out {output} --lr {lr}"
@@ -103,6 +104,10 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         "audit-time": "60",
         "audit-min": "0.9",
         "save-run": "run",
+        "sarif": "out.sarif",
+        "code-quality": "quality.json",
+        "summary": "out.md",
+        "annotations": "github",
         "json": "out.json",
         "report": "out.html",
         "strict": "true",
@@ -130,6 +135,9 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         save_run=str(here / "run"),
         json=str(here / "out.json"),
         report=str(here / "out.html"),
+        sarif=str(here / "out.sarif"),
+        code_quality=str(here / "quality.json"),
+        summary=str(here / "out.md"),
     )
     assert read(by_option) == Settings(
         candidates=("tiny:a",),
@@ -160,8 +168,13 @@ def test_every_option_has_an_ini_twin_with_the_same_effect(pytester):
         audit_time=60,
         audit_min=0.9,
         save_run="run",
+        trace=True,
         json="out.json",
         report="out.html",
+        sarif="out.sarif",
+        code_quality="quality.json",
+        summary="out.md",
+        annotations="github",
         strict=True,
         suite=False,
     )

@@ -167,3 +167,17 @@ def test_options_are_spelled_as_they_can_be_given():
         "--genmodel-strict",
     }
     assert spelled(Settings()) == ()
+
+
+def test_view_that_cannot_be_made_costs_neither_the_others_nor_the_summary(run, pytester, monkeypatch):
+    def broken(self, path):
+        raise TypeError("no such figure")
+
+    monkeypatch.setattr("pytest_genmodel.reports.report.Report.write_html", broken)
+    result = run("--genmodel-report=out.html", "--genmodel-json=out.json", "-k", "sound_weights")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (pytester.path / "out.json").exists()
+    result.stdout.fnmatch_lines(
+        ["*= genmodel =*", "*1 passed*", "*could not be made (TypeError: no such figure)*"]
+    )

@@ -129,9 +129,7 @@ def test_ten_thousand_findings_fit():
     found = [
         finding("GM301", location=f"layer.{number}.{MARKUP}", message=MARKUP) for number in range(10_000)
     ]
-    value["verdicts"] = [verdict(f"same_weights{number}", "failed", findings=found) for number in range(200)][
-        :1
-    ]
+    value["verdicts"] = [verdict("same_weights", "failed", findings=found)]
 
     written = markdown(value)
 

@@ -23,7 +23,8 @@ def repository(tmp_path, monkeypatch):
     (checkpoint / "scheduler/scheduler_config.json").write_text(json.dumps(CONFIG, indent=2))
     (checkpoint / "vae/config.json").write_text("{}")
     (checkpoint / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"")
-    index = {"weight_map": {"a": "model-00002-of-00002.safetensors", "evil": "../../../secret.safetensors"}}
+    shards = {"a": "model-00002-of-00002.safetensors", "evil": "../../../secret.safetensors"}
+    index = {"weight_map": shards | {"long": f"{'a' * 5000}.safetensors"}}
     (checkpoint / "transformer/model.safetensors.index.json").write_text(json.dumps(index))
     for number in (1, 2):
         (checkpoint / f"transformer/model-0000{number}-of-00002.safetensors").write_bytes(b"")
@@ -51,6 +52,7 @@ def test_a_tensor_lies_in_its_shard(repository):
     assert place(repository, component="transformer", location="a").file == shard
     assert place(repository, component="transformer", location="missing").file == index
     assert place(repository, component="transformer", location="evil").file == index
+    assert place(repository, component="transformer", location="long").file == index
     assert place(repository, location="w").file == "out/run-17/vae/diffusion_pytorch_model.safetensors"
 
 
@@ -68,6 +70,7 @@ def test_a_damaged_file_is_named_with_its_offset(repository):
         ("GM101", "../..", "../../secret.json:x"),
         ("GM101", "vae", "/etc/passwd.json"),
         ("GM101", "vae\0", "a\0.json"),
+        ("GM203", "transformer", f"{'a' * 5000}.json"),
     ],
 )
 def test_what_lies_in_no_file_of_the_checkpoint_has_none(repository, code, component, location):

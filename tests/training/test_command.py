@@ -46,8 +46,8 @@ def test_files_that_lie_where_pytest_was_started_are_named_in_full(tmp_path, mon
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
 
-    text = "python train.py --config=a.yaml configs/b.yaml ./configs configs {reference} --out={output} --lr {lr} --no=x"
-    arguments = TrainCommand.parse(text).arguments
+    text = "python train.py --config=a.yaml configs/b.yaml ./configs configs {reference} --out={output}"
+    arguments = TrainCommand.parse(f"{text} --lr {{lr}} --no=x").arguments
 
     assert arguments == (
         "python", f"{tmp_path}/train.py", f"--config={tmp_path}/a.yaml", f"{tmp_path}/configs/b.yaml",

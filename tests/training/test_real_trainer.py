@@ -5,14 +5,19 @@ Each fault is an edit of the script that somebody's own script has had; `../shar
 
 from __future__ import annotations
 
+import argparse
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_genmodel.invariants.verdict import Outcome
+from pytest_genmodel.pipelines import tiny
+from pytest_genmodel.training.dataset import write_dataset
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_cogvideox_i2v.py"
+SAMPLER = SCRIPT.with_name("sample_cogvideox_i2v.py")
 ARGUMENTS = (
     "--pretrained_model_name_or_path {reference} --instance_data_root {dataset} --output_dir {output} "
     "--learning_rate {lr} --max_train_steps {steps} --checkpointing_steps 1 --seed {seed}"
@@ -274,3 +279,189 @@ def test_broken_script_is_caught_where_it_is_broken(judged, healthy, tmp_path, f
     assert verdict.outcome is Outcome.FAILED
     first = verdict.findings[0]
     assert (first.code, location in first.location) == (code, True), first
+
+
+# --- what shows from step to step: the script as a function, so that its many runs cost no process each -------------
+
+
+def in_process(text: str, dataset: Path, *more: str):
+    """The script's own `main` as a trainer that can go on from a state that it saved."""
+    script: dict = {"__name__": "train"}
+    exec(compile(text, str(SCRIPT), "exec"), script)
+
+    def train(reference, *, lr, steps, seed, output, resume=None):
+        given = {
+            "pretrained_model_name_or_path": reference,
+            "instance_data_root": dataset,
+            "output_dir": output,
+            "learning_rate": lr,
+            "max_train_steps": steps,
+            "seed": seed,
+            "training_type": "sft",
+            "checkpointing_steps": 1,
+            "num_frames": 9,
+        }
+        if resume is not None:
+            given["resume_from_checkpoint"] = resume
+        script["main"](
+            [*(part for name, value in given.items() for part in (f"--{name}", str(value))), *more]
+        )
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Three clips, so that an epoch has an order."""
+    return write_dataset(tmp_path_factory.mktemp("clips"), clips=3, frames=9)
+
+
+STATE = '                save_state(accelerator, ema, args.output_dir / f"checkpoint-{step}", step)\n'
+SWAP_IN = "                ema.store(parameters), ema.copy_to(parameters)\n"
+SWAP_BACK = "                ema.restore(parameters)\n"
+PRECISION = "        mixed_precision=args.mixed_precision,\n"
+LOADER = "DataLoader(clips, batch_size=1,"
+ITEMS = "        items = accelerator.skip_first_batches(loader, seen) if seen else loader\n"
+SHUFFLED = (
+    (
+        PRECISION,
+        PRECISION
+        + "        dataloader_config=__import__('accelerate').utils.DataLoaderConfiguration("
+        + "use_seedable_sampler=True),\n",
+    ),
+    (LOADER, f"{LOADER} shuffle=True,"),
+)
+NOISE = '    generator = torch.Generator("cpu").manual_seed(args.seed)\n'
+
+
+def with_teacher(state: str) -> tuple[tuple[str, str], ...]:
+    """A second model with an optimizer of its own, which takes over the moments of the first after its first step."""
+    made = (
+        "    import copy\n    teacher = copy.deepcopy(transformer)\n"
+        "    other = torch.optim.AdamW(teacher.parameters(), lr=args.learning_rate)\n"
+        "    teacher, other = accelerator.prepare(teacher, other)\n"
+    )
+    taught = (
+        "            for theirs, ours in zip(teacher.parameters(), parameters):\n"
+        "                theirs.grad = ours.grad.clone()\n"
+        "            other.step()\n"
+        f"            if not step:\n                other.load_state_dict({state})\n"
+    )
+    return (NOISE, made + NOISE), (STEP, STEP + taught)
+
+
+# what the fault is -> (the claim that catches it, steps, its edits, those of a script without it, code, location)
+FAULTS_OF_STATE = {
+    # ema-not-restored-after-validation
+    "ema: validation swaps the average in, and training goes on from it": (
+        "resume_is_exact", 2, ((STATE, STATE + SWAP_IN),), ((STATE, STATE + SWAP_IN + SWAP_BACK),),
+        "GM720", "step 3",
+    ),
+    # onetrainer-823-save-resets-ema
+    "ema: the average is swapped in for saving, and stays": (
+        "ema_contracts", 2, ((STATE, SWAP_IN + STATE),), (), "GM726", "patch_embed.proj.weight",
+    ),
+    # optimizer-state-aliased
+    "optimizer: two of them share their moments": (
+        "resume_is_exact", 1, with_teacher("optimizer.state_dict()"),
+        with_teacher("copy.deepcopy(optimizer.state_dict())"), "GM721", "step 4",
+    ),
+    # resume-replays-epoch-zero-order
+    "trainer-loop: a resumed epoch has the order of the first": (
+        "resume_is_exact", 4, SHUFFLED,
+        (*SHUFFLED, (ITEMS, ITEMS + "        items.iteration = step // len(loader)\n")), "GM723", "step 5",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_STATE)
+def test_script_that_loses_its_state_is_caught_and_its_sound_twin_is_not(judged, healthy, clips, fault):
+    claim, steps, broken, sound, code, location = FAULTS_OF_STATE[fault]
+    more = ["--use_ema"] if fault.startswith("ema") else []
+
+    def verdict_of(edits):
+        text = SCRIPT.read_text()
+        for old, new in edits:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        trainer = in_process(text, clips, *more)
+        return judged(claim, healthy, parameters={"trainer": trainer, "steps": steps})
+
+    whole, verdict = verdict_of(sound), verdict_of(broken)
+
+    assert (whole.outcome, whole.findings, whole.reason) == (Outcome.PASSED, (), None)
+    assert verdict.outcome is Outcome.FAILED
+    assert (verdict.findings[0].code, verdict.findings[0].location) == (code, location)
+
+
+# fastvideo-614-validation-frozen-noise: the trainer's validation has a scheduler, or an attention, of its own
+VALIDATIONS = {
+    "sound": "",
+    "scheduler": "    pipeline.scheduler = type('Other', (type(pipeline.scheduler),), {}).from_config("
+    "pipeline.scheduler.config, timestep_spacing='linspace', snr_shift_scale=1.0)\n",
+    "attention": "    for block in pipeline.transformer.transformer_blocks:\n"
+    "        block.attn1.processor = Local(block.attn1.processor)\n",
+}
+LOADED = "    pipeline = CogVideoXImageToVideoPipeline.from_pretrained(args.model)\n"
+LOCAL = """class Local:
+    def __init__(self, own):
+        self.own = own
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states, attention_mask=None, image_rotary_emb=None
+    ):
+        text = torch.zeros_like(encoder_hidden_states)
+        return self.own(attn, hidden_states, text, attention_mask, image_rotary_emb)
+
+
+"""
+
+
+@pytest.mark.parametrize("what", VALIDATIONS)
+def test_validation_that_samples_otherwise_than_the_checkpoint_does_is_said(judged, what):
+    text = SAMPLER.read_text()
+    assert text.count(LOADED) == 1
+    script: dict = {"__name__": "validate"}
+    exec(compile(text.replace(LOADED, LOADED + VALIDATIONS[what]), str(SAMPLER), "exec"), script)
+    exec(LOCAL, script)
+
+    def validate(candidate, *, probe, output):
+        picture = output / "image.png"
+        probe.picture().save(picture)
+        given = argparse.Namespace(
+            model=str(candidate), lora=None, image=str(picture), prompt=probe.prompt, seed=probe.seed,
+            steps=probe.steps, guidance=probe.guidance, frames=probe.frames, height=probe.height, width=probe.width,
+        )  # fmt: skip
+        return script["sample"](script["load"](given), given)
+
+    trained = tiny.shipped_folder("cogvideox-i2v-trained")
+    verdict = judged("own_inference", trained, trained, {"sampler": validate}, steps=2, frames=9, strict=True)
+
+    if what == "sound":
+        assert (verdict.outcome, verdict.findings, verdict.reason) == (Outcome.PASSED, (), None)
+        return
+    assert verdict.outcome is Outcome.FAILED
+    assert (verdict.findings[0].code, verdict.findings[0].location) == ("GM832", "inference")
+
+
+# vae-cache-hash-ignores-args: the key of a cached clip does not depend on which clip it is
+@pytest.mark.parametrize("earlier", ["the same clips", "other clips"])
+def test_cache_that_outlives_its_data_set_is_caught(judged, clips, tmp_path, earlier):
+    trained = tiny.shipped_folder("cogvideox-i2v-trained")
+    data, before = (Path(shutil.copytree(clips, tmp_path / name)) for name in ("data", "before"))
+    if earlier == "other clips":
+        first, *others = (before / "videos.txt").read_text().splitlines()
+        (before / "videos.txt").write_text("\n".join([*others, first]))
+    for number, dataset in enumerate((before, data)):
+        train = in_process(SCRIPT.read_text(), dataset, "--cache_dir", str(data / "cache"))
+        train(trained, lr=0.0, steps=3, seed=0, output=tmp_path / f"run-{number}")
+
+    verdict = judged("cache_is_fresh", trained, parameters={"cache": str(data / "cache")})
+
+    found = [(finding.code, finding.location) for finding in verdict.findings]
+    if earlier == "the same clips":
+        assert (verdict.outcome, found, verdict.reason) == (Outcome.PASSED, [], None)
+        return
+    assert verdict.outcome is Outcome.FAILED
+    assert found[0] == ("GM747", "0.pt:latents")
+    assert "is the latent of 1.mp4" in verdict.findings[0].message

@@ -14,7 +14,17 @@ from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.progress import Progress, silent
-from pytest_genmodel.diagnosis.at_rest import adapter, ema, files, names, values
+from pytest_genmodel.diagnosis.at_rest import (
+    adapter,
+    adapter_promises,
+    adapter_size,
+    ema,
+    files,
+    names,
+    quantized,
+    repeated,
+    values,
+)
 from pytest_genmodel.diagnosis.at_rest.ema import ema_findings
 from pytest_genmodel.diagnosis.at_rest.part import Part
 from pytest_genmodel.diagnosis.damage import damage_finding
@@ -45,6 +55,8 @@ WEIGHT_CHECKS: tuple[Callable[[Part], Iterator[Finding]], ...] = (
     values.zeros,
     values.constants,
     values.fresh,
+    repeated.repeated,
+    quantized.quantized,
     values.narrow_values,
     values.beyond_float16,
 )
@@ -54,6 +66,8 @@ ADAPTER_CHECKS: tuple[Callable[[Part, Adapter], Iterator[Finding]], ...] = (
     adapter.partial,
     adapter.not_finite,
     adapter.untrained,
+    adapter_promises.kept_promises,
+    adapter_size.proportion,
 )
 SEEN_BY_COVERAGE: frozenset[Callable[..., Any]] = frozenset(
     (

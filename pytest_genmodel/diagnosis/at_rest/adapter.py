@@ -72,11 +72,21 @@ def not_finite(part: Part, adapter: Adapter) -> Iterator[Finding]:
 
 
 def untrained(part: Part, adapter: Adapter) -> Iterator[Finding]:
-    """lora_B that are still zero, as all of them are before the first step."""
+    """lora_B that are still zero, as all of them are before the first step; or every lora_A, which never is."""
     ups = up_factors(part.weights.tensors)
     zero = [name for name in ups if (f := part.statistics.get(name)) and f.zeros == f.numel]
     part.told.update(zero)
-    if zero and len(zero) == len(ups):
+    factors = ((name, factor_of(name)) for name in part.weights.tensors)
+    downs = [name for name, factor in factors if factor is not None and factor.role == "lora_A"]
+    if downs and all((f := part.statistics.get(name)) and f.zeros == f.numel for name in downs):
+        yield Finding(
+            "GM802",
+            f"all {len(downs)} lora_A are zero",
+            component=part.name,
+            location=_short(downs[0], part.name),
+            cause="lora_A was made with zeros, or lost its values: only lora_B may start at zero",
+        )
+    elif zero and len(zero) == len(ups):
         yield Finding(
             "GM802",
             f"all {len(ups)} lora_B are zero",

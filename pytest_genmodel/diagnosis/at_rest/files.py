@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.component import Component, FileSet
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.formats.lora_adapter import DIFFUSERS_NAME, PEFT_NAME, PEFT_PICKLE
 from pytest_genmodel.checkpoints.scripts import TRAINER_SCRIPTS
 from pytest_genmodel.checkpoints.shard_index import shard_of
+from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Severity
 
@@ -36,6 +39,17 @@ def second_sets(component: Component) -> Iterator[Finding]:
             continue  # the set that is read is not whole, which is said when it is read
         times = [max((p.stat().st_mtime for p in s.files if p.is_file()), default=0.0) for s in (stale, read)]
         newer = times[0] > times[1]
+        if _is_the_same(stale, component):
+            yield Finding(
+                "GM105",
+                f"{component.library} reads {read.name}; {stale.name} beside it holds the same tensors",
+                component=component.name,
+                location=stale.name,
+                severity=Severity.NOTE,
+                action="Nothing to do.",
+                evidence={"read": read.name, "passed_over": stale.name, "same_tensors": True},
+            )
+            continue
         yield Finding(
             "GM105",
             f"{component.library} reads {read.name} and passes over {stale.name}"
@@ -51,6 +65,53 @@ def second_sets(component: Component) -> Iterator[Finding]:
             component=component.name,
             location=path.name,
         )
+
+
+def _is_the_same(stale: FileSet, component: Component) -> bool:
+    """Whether a set that is passed over says what the one that is read says; it is read to the end for that."""
+    try:
+        return _hold_the_same(open_weights(stale.files), component.weights)
+    except DamagedFileError:
+        return False
+
+
+def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
+    """Whether each tensor of either is in the other: under its name, or, where it is tied, under another."""
+    shared = ours.tensors.keys() & theirs.tensors.keys()
+    if not shared or any(
+        (ours.tensors[name].dtype, ours.tensors[name].shape)
+        != (theirs.tensors[name].dtype, theirs.tensors[name].shape)
+        for name in shared
+    ):
+        return False
+    if any(ours.digest(name) != theirs.digest(name) for name in sorted(shared)):
+        return False
+    contents = {theirs.digest(name) for name in shared}
+    alone = [*((ours, name) for name in ours.tensors.keys() - shared)]
+    alone += [*((theirs, name) for name in theirs.tensors.keys() - shared)]
+    return all(weights.digest(name) in contents for weights, name in alone)
+
+
+def came_with_base(finding: Finding, checkpoint: Checkpoint, base: Checkpoint | None) -> Finding:
+    """The finding as a note, where the file that nobody reads lies beside the reference's weights too, byte for byte.
+
+    Such a file is no result of the training: the base was published with it (a whole model in one file beside the
+    components, weights for another framework).
+    """
+    if base is None or finding.code != "GM106" or finding.location is None:
+        return finding
+    place = Path(finding.component or "") / finding.location
+    ours, theirs = checkpoint.root / place, base.root / place
+    if not (ours.is_file() and theirs.is_file()):
+        return finding
+    if not (ours.samefile(theirs) or filecmp.cmp(ours, theirs, shallow=False)):
+        return finding
+    return replace(
+        finding,
+        message=f"{finding.message}; the reference has the same file",
+        severity=Severity.NOTE,
+        action="Nothing to do: it came with the base model.",
+    )
 
 
 def left_whole(component: Component) -> str | None:

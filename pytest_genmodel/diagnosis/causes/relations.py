@@ -154,7 +154,8 @@ RELATIONS = (
         (weights_identical,),
     ),
     Relation(r"GM430", r"GM20[1247]", same_component, "the configuration makes other shapes"),
-    Relation(r"GM43[023]", r"GM401", same_component, "it is the same key", (same_place,)),
+    Relation(r"GM430", r"GM401", same_component, "it is the same key", (same_place,)),
+    Relation(r"GM401", r"GM43[23]", same_component, "the class takes other fields than the file names"),
     Relation(r"GM20[1248]", r"GM207", same_component, "the file does not hold what the model needs"),
     Relation(
         r"GM201", r"GM202", same_component, "what is missing may lie under another name", (may_be_renamed,)

@@ -15,6 +15,7 @@ from pytest_genmodel.checkpoints.names import is_adapter_name
 from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
 from pytest_genmodel.diagnosis.change import Change
+from pytest_genmodel.diagnosis.difference.arithmetic import arithmetic_findings, computed
 from pytest_genmodel.diagnosis.difference.drift import (
     MOST_GROUPS,
     Drift,
@@ -24,6 +25,7 @@ from pytest_genmodel.diagnosis.difference.drift import (
     one_factor,
     relative_changes,
 )
+from pytest_genmodel.diagnosis.difference.order import order_findings, reordered
 from pytest_genmodel.diagnosis.difference.rearranged import (
     SUSPICIOUS,
     moved_content,
@@ -138,12 +140,23 @@ def _marks(name: str, difference: WeightDifference, change: Change) -> Iterator[
     if names:
         told.update(names)
         yield shift_finding(name, shift, names, difference.compared), names
+    if orders := reordered(difference, [tensor for tensor in suspects if tensor not in told]):
+        told.update(one.name for one in orders)
+        for finding in order_findings(name, orders, difference.compared):
+            yield finding, list(finding.evidence["tensors"])
     if anew := [tensor for tensor in made_anew(difference) if tensor not in told]:
         told.update(anew)
         yield _made_anew(name, difference, anew, change), anew
     left = [tensor for tensor in difference.changed if tensor not in told]
     if factor := one_factor(difference, left):
+        told.update(factor[1])
         yield _one_factor(name, difference, *factor, change), factor[1]
+    if (
+        change is not Change.FORBIDDEN
+    ):  # there any difference is one, and what it looks like is said of the worst
+        numbers = computed(difference, [tensor for tensor in suspects if tensor not in told])
+        for finding in arithmetic_findings(name, numbers, difference.compared):
+            yield finding, list(finding.evidence["tensors"])
 
 
 def _same_shape(comparison: Comparison) -> bool:

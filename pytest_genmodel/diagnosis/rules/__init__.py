@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pytest_genmodel.diagnosis.rules.rule import Rule, Severity, failing
 from pytest_genmodel.errors import BadInputError
 
-__all__ = ["RULES", "Rule", "Severity", "failing", "nearest", "register", "rule_for", "spelled"]
+__all__ = ["RULES", "Rule", "Severity", "failing", "nearest", "register", "rule_for", "spelled", "unknown"]
 
 
 def _built_in() -> Iterator[Rule]:
@@ -45,7 +45,7 @@ def rule_for(code: str) -> Rule:
         BadInputError: no rule has this code.
     """
     if code not in RULES:
-        raise BadInputError(f"no rule has the code {code!r}; known: {', '.join(sorted(RULES))}")
+        raise BadInputError(unknown(code))
     return RULES[code]
 
 
@@ -54,6 +54,13 @@ def spelled(code: str) -> str:
     if code in RULES:
         return code
     return next((known for known in RULES if known.upper() == code.upper()), code)
+
+
+def unknown(code: str, where: str = "genmodel explain lists all of them") -> str:
+    """Say that no rule has this code, which ones look like it, and `where` all of them are."""
+    near = nearest(code)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no rule has the code {code}{hint} ({where})"
 
 
 def nearest(code: str) -> list[str]:

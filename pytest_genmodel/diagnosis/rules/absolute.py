@@ -170,4 +170,14 @@ RULES = (
         seen_in=("https://github.com/pixeli99/SVD_Xtend/commit/29eb24a270700110c8b40cbed1ed1b763421dce7",),
         example="image = image + 0.02 * noise\nadded_time_ids = [6, 127, 0.0]          # says that there was none",
     ),
+    Rule(
+        "GM946",
+        "rotary positions have no effect",
+        "The tables of sines and cosines are right, and the prediction is the same, bit for bit, when they turn "
+        "nothing: the attention does not use them, and the model knows neither place nor time.",
+        "Look at the attention processor that is installed, and at what it does with its rotary argument.",
+        example="def __call__(self, attn, hidden_states, rotary_emb=None):\n"
+        "    query, key, value = project(attn, hidden_states)\n"
+        "    return attention(query, key, value)       # rotary_emb is never used",
+    ),
 )

@@ -89,6 +89,37 @@ RULES = (
         "transformer_blocks.21 to 41: nothing",
     ),
     Rule(
+        "GM808",
+        "adapter lacks what its configuration names",
+        "The configuration speaks of magnitudes, biases, layers or patterns that the file holds nothing for. What "
+        "is missing is made anew by the loader, or passed over: the adapter acts as a part of what was trained.",
+        "Save the adapter with `get_peft_model_state_dict` and everything that it gives, and check that patterns "
+        "are spelled as the layers are.",
+        Severity.WARNING,
+        seen_in=(
+            "https://github.com/huggingface/diffusers/issues/7366",
+            "https://github.com/huggingface/peft/issues/3582",
+            "https://github.com/huggingface/diffusers/issues/9810",
+        ),
+        example='"transformer.target_modules": ["to_q", "to_k", "to_v"]   # the header\n'
+        "transformer_blocks.0.attn1: to_q, to_k                   # the file",
+    ),
+    Rule(
+        "GM809",
+        "adapter out of proportion",
+        "What the adapter adds to its layers is larger than the weights that stand there, or too small for any "
+        "number to hold. A trained LoRA adds a few hundredths of them.",
+        "Look at the largest value of each saved step: an average that is moved the wrong way grows at every one. "
+        "Check alpha / rank.",
+        Severity.WARNING,
+        seen_in=(
+            "https://github.com/ostris/ai-toolkit/issues/1034",
+            "https://github.com/zai-org/CogVideo/issues/420",
+        ),
+        example="step 1500  max |weight| 1.1e4\n"
+        "step 1750  max |weight| 1.3e5        # grows twelvefold, the loss looks well",
+    ),
+    Rule(
         "GM820",
         "new adapter changes the model",
         "A LoRA starts with B = 0 and adds nothing. Here a new one moves the prediction: training starts from "

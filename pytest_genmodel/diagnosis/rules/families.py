@@ -29,4 +29,25 @@ RULES = (
         "Give each folder the name that the reference has for its content.",
         example="$ mv transformer_2 low\n$ mv transformer transformer_2\n$ mv low transformer",
     ),
+    Rule(
+        "GM435",
+        "another pipeline class",
+        "model_index.json names another pipeline class than the reference's. The parts load into it, and it calls "
+        "them in its own way: a text-to-video class never looks at the image.",
+        "Write the class that the model was made for into model_index.json (`_class_name`), or save with it.",
+        seen_in=("https://github.com/hao-ai-lab/FastVideo/issues/785",),
+        example="# model_index.json of an image-to-video model\n"
+        '"_class_name": "CogVideoXPipeline",          # takes no image',
+    ),
+    Rule(
+        "GM436",
+        "one denoiser under two names",
+        "A pipeline with two experts holds the same weights in both folders. One was saved in the place of the "
+        "other: either the steps of much noise or those of little run with the wrong expert.",
+        "Copy the other expert from the model that training started from, or save it again.",
+        seen_in=("https://github.com/kohya-ss/musubi-tuner/issues/552",),
+        example="$ sha256sum transformer/*.safetensors transformer_2/*.safetensors\n"
+        "8d2c41f0...  transformer/diffusion_pytorch_model.safetensors\n"
+        "8d2c41f0...  transformer_2/diffusion_pytorch_model.safetensors",
+    ),
 )

@@ -214,4 +214,72 @@ RULES = (
         "# missing: norm_out.linear.weight, so it stays random\n"
         "train(model)",
     ),
+    Rule(
+        "GM318",
+        "values in another order within a tensor",
+        "A tensor is the reference's with its rows, columns or axes in another order. Name, shape and every "
+        "statistic are right, the model loads and runs, and what it computes is noise. Training cannot make this.",
+        "Look at how the converter joins, splits or permutes this tensor, and at which layout the model expects.",
+        seen_in=(
+            "https://github.com/sgl-project/sglang/issues/40127",
+            "https://github.com/huggingface/nanotron/pull/427",
+            "https://github.com/NVIDIA-NeMo/Automodel/pull/1324",
+        ),
+        example='shift, scale = weights["norm_out.linear.weight"].chunk(2)\n'
+        'weights["norm_out.linear.weight"] = torch.cat([shift, scale])  # model: scale, shift',
+    ),
+    Rule(
+        "GM319",
+        "tensors changed by arithmetic alone",
+        "A few tensors are the reference's times a number, plus or minus one, or filled with one number, while all "
+        "others barely moved. A converter or a merge did that, not training.",
+        "Look at what the tool does to these tensors: scales that it applies or drops, norms that are stored as "
+        "their distance from 1, names that it passes over.",
+        seen_in=(
+            "https://github.com/Lightricks/LTX-2/pull/172",
+            "https://github.com/pytorch/executorch/pull/22444",
+        ),
+        example=">>> (weights[name] / base[name]).unique()      # float8, its scale forgotten\n"
+        "tensor([770.])",
+    ),
+    Rule(
+        "GM320",
+        "float8 without its scales",
+        "The matrices hold the codes of float8 themselves, up to the largest number of the format, in a wide dtype. "
+        "Each was stored divided by a scale, and whoever widened it forgot to multiply: weights are hundreds of "
+        "times too large, and nothing says so.",
+        "Widen again, each matrix times its scale (`weight_scale`, `scale_weight`).",
+        seen_in=(
+            "https://github.com/Lightricks/LTX-2/pull/172",
+            "https://github.com/leejet/stable-diffusion.cpp/pull/1898",
+        ),
+        example='weight = stored["to_k.weight"].to(torch.bfloat16)\n'
+        '# and not: ... * stored["to_k.weight_scale"]',
+    ),
+    Rule(
+        "GM321",
+        "wide weights that were quantized",
+        "The matrices are stored wide and hold only the few values of a narrow format: the model went through "
+        "float8, 8 or 4 bits, and was saved as if it were whole. What was rounded away does not come back.",
+        "Save from the weights in full precision; merge a LoRA into these, not into the quantized copy that it "
+        "was trained on.",
+        Severity.WARNING,
+        seen_in=(
+            "https://github.com/huggingface/transformers/issues/31293",
+            "https://github.com/unslothai/unsloth/issues/2374",
+        ),
+        example="base = load(path, quantization_config=four_bits)\n"
+        'base.dequantize().save_pretrained("merged")',
+    ),
+    Rule(
+        "GM322",
+        "one matrix under several names",
+        "Two matrices of a component are bit for bit the same, and no model shares them. One layer was written in "
+        "the place of another: a loop over names that kept its first tensor, a shard that was read twice.",
+        "Convert or save again, and compare a tensor of each block with the source.",
+        Severity.WARNING,
+        seen_in=("https://github.com/bghira/SimpleTuner/issues/1497",),
+        example='>>> (weights["blocks.0.attn1.to_q.weight"] == weights["blocks.1.attn1.to_q.weight"]).all()\n'
+        "tensor(True)",
+    ),
 )

@@ -10,6 +10,7 @@ from pytest_genmodel.invariants.absolute.decoder import decoder_findings
 from pytest_genmodel.invariants.absolute.noise import noise_findings
 from pytest_genmodel.invariants.absolute.positions import position_findings
 from pytest_genmodel.invariants.absolute.told import told_findings
+from pytest_genmodel.invariants.absolute.turning import turning_findings
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.pipelines.observed_run import observe_run
@@ -36,6 +37,7 @@ def absolute_checks(context: Context) -> Iterator[Finding]:
         )
     yield from kernel_findings(run.kernels)
     yield from position_findings(context, run)
+    yield from turning_findings(context)
     yield from told_findings(context, run)
     yield from noise_findings(context)
     yield from decoder_findings(context, run)

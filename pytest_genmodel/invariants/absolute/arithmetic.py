@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.pipelines.kernels import ATTENTION, KernelCall, Kernels
 
 
@@ -29,8 +30,7 @@ def kernel_findings(kernels: Kernels) -> Iterator[Finding]:
             cause=_cause(calls, judged),
             evidence={
                 "function": function,
-                "error": min(worst.error, 1e300),
-                "limit": worst.limit,
+                **against(min(worst.error, 1e300), worst.limit, "of the largest value"),
                 "shapes": [list(shape) for shape in worst.shapes],
                 "modules": [f"{call.component}: {call.module_path}" for call in calls[:20]],
             },

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.pipelines.effective import effective_config
@@ -152,7 +153,11 @@ def _compared(
         location=where,
         severity=Severity.WARNING if rounded else None,
         cause=_why(expected, actual, error),
-        evidence={"error": error, "limit": limit, "token": first, "tokens": expected.length},
+        evidence={
+            "token": first,
+            "tokens": expected.length,
+            **against(error, limit, "off in a sine or cosine"),
+        },
     )
 
 
@@ -201,7 +206,7 @@ def _computed(pipeline: Pipeline) -> Iterator[Finding | None]:
                 component=name,
                 location=key,
                 cause="no file holds it: it was left as memory was, or made before its settings were known",
-                evidence={"error": min(error, 1e300), "limit": LEAST},
+                evidence=against(min(error, 1e300), LEAST, "off in a value"),
             )
 
 
@@ -289,5 +294,5 @@ def _embeddings(run: ObservedRun) -> Iterator[Finding]:
                 component=seen.component,
                 location=seen.module,
                 cause="the sinusoids of the timestep are made in half precision, or in another order",
-                evidence={"error": min(error, 1e300), "limit": EMBEDDING},
+                evidence=against(min(error, 1e300), EMBEDDING, "off in a sine or cosine"),
             )

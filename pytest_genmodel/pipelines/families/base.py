@@ -84,7 +84,8 @@ class Family(ABC):
     unread: patterns of tensors (`vae.decoder.mid_block.*`) that the installed classes store and never read, or that
         the pipeline reads outside of their component.
     masks_padding: components that are given a mask of the prompt's padding, and must pass over it. A family whose
-        denoiser reads the padding by design (CogVideoX: the states of pads are tokens like others) names none.
+        denoiser reads the padding by design (CogVideoX: the states of pads are tokens like others) names none; None
+        where it is not known.
     zeros_for_padding: whether zeros stand for the padding in what the denoiser is given.
     soft_config: keys that say for which size a model was made, and change no tensor by themselves.
     """
@@ -104,7 +105,7 @@ class Family(ABC):
     is_known: bool = True
     inert_config: frozenset[tuple[str, str]] = frozenset()
     unread: tuple[str, ...] = ()
-    masks_padding: tuple[str, ...] = ()
+    masks_padding: tuple[str, ...] | None = None
     zeros_for_padding: bool = False
     soft_config: frozenset[str] = frozenset()
 

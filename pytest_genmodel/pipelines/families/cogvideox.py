@@ -21,6 +21,7 @@ class CogVideoX(Family):
     name = "cogvideox"
     title = "CogVideoX"
     pipeline_classes = ("CogVideoXImageToVideoPipeline",)
+    masks_padding = ()
     image_enters = "as a latent beside the noise, in the upper channels of frame 0"
     latent_axes = ("batch", "frame", "channel", "height", "width")
     inert_config = frozenset(

@@ -29,6 +29,7 @@ class I2VGenXL(Family):
     pipeline_classes = ("I2VGenXLPipeline",)
     denoiser = "unet"
     guidance = 9.0
+    masks_padding = ()
     lora_targets = ()  # diffusers has neither a loader of LoRA for this pipeline nor `add_adapter` on its UNet
     image_enters = "as latents that are an input of their own, and as CLIP's embedding in the text"
     draws_globally = True

@@ -24,7 +24,7 @@ class LTX(Family):
     title = "LTX-Video"
     pipeline_classes: tuple[str, ...] = ("LTXImageToVideoPipeline",)
     guidance = 3.0
-    masks_padding: tuple[str, ...] = ("transformer",)  # its T5 is given no mask
+    masks_padding: tuple[str, ...] | None = ("transformer",)  # its T5 is given no mask
     image_enters = "as the first latent frame, whose tokens have timestep 0"
     latent_axes = ("batch", "token", "channel")
     unread = ("vae.latents_mean", "vae.latents_std")  # the pipeline reads them

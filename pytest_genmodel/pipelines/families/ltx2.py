@@ -66,7 +66,7 @@ class LTX2(Family):
         }
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
-        """Tokens of the picture and, behind them, of a silent sound track, laid flat; the first frame's stay clean."""
+        """Tokens of the picture and behind them of a silent sound track, laid flat; the first frame stays clean."""
         import torch
 
         vae, transformer = pipeline.vae, pipeline.transformer

@@ -29,6 +29,7 @@ class StableVideoDiffusion(Family):
     pipeline_classes = ("StableVideoDiffusionPipeline",)
     denoiser = "unet"
     guidance = 3.0
+    masks_padding = ()  # there is no prompt
     lora_targets = ()  # diffusers has neither a loader of LoRA for this pipeline nor `add_adapter` on its UNet
     image_enters = "as a latent beside the noise of every frame, and as CLIP's embedding, the only context"
     latent_axes = ("batch", "frame", "channel", "height", "width")

@@ -1,0 +1,68 @@
+"""How much a LoRA adds to the layers that it is for, against what stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isfinite
+from statistics import median
+
+from pytest_genmodel.checkpoints.checkpoint import Adapter
+from pytest_genmodel.checkpoints.names import unwrapped
+from pytest_genmodel.checkpoints.products import Product, Products, more_than_products, products
+from pytest_genmodel.diagnosis.at_rest.part import Part
+from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.rules import Severity
+
+LARGE, ABSURD = 1.0, 10.0
+"""Times the norm of the layer's own weight: a trained LoRA adds a few hundredths of it; what adds more than the
+weight itself replaces the model."""
+NOTHING = 1e-6
+"""Of the norm of the layer's weight: what adds less is lost in the last bits of float32, in bfloat16 long before."""
+MOST_LAYERS = 16
+"""Layers that are looked at, spread over the model."""
+
+
+def proportion(part: Part, adapter: Adapter) -> Iterator[Finding]:
+    """The update of half of the layers is larger than their weights, or too small for any number to hold."""
+    if part.component is None or not part.component.has_weights or more_than_products(adapter):
+        return
+    pairs = products(adapter)
+    base = {unwrapped(name).removesuffix(".weight"): name for name in part.component.weights.tensors}
+    layers = [module for module in pairs.names if module in base]
+    ratios = {
+        module: ratio
+        for module in layers[:: max(1, len(layers) // MOST_LAYERS)]
+        if (ratio := _ratio(part, pairs, module, base[module])) is not None
+    }
+    if not ratios or all(ratio == 0.0 for ratio in ratios.values()):
+        return  # factors of zeros are what `untrained` speaks of
+    middle = median(ratios.values())
+    if NOTHING <= middle <= LARGE:
+        return
+    most = max(ratios, key=ratios.__getitem__)
+    how = f"is {middle:.3g} times their weights" if middle > LARGE else f"is {middle:.2g} of their weights"
+    yield Finding(
+        "GM809",
+        f"what the adapter adds to half of its layers {how} (largest: {most}, {ratios[most]:.3g})",
+        component=part.name,
+        location=most,
+        severity=Severity.ERROR if middle > ABSURD else None,
+        cause="the training or its average ran away, or the alpha is not the one that was trained with"
+        if middle > LARGE
+        else "the learning rate was next to zero, or the scale is applied twice",
+        evidence={"median": middle, "layers": ratios},
+    )
+
+
+def _ratio(part: Part, pairs: Products, module: str, name: str) -> float | None:
+    """The Frobenius norm of scale x B @ A over that of the layer's weight; None where one of them is no number."""
+    assert part.component is not None
+    weight = float(part.component.weights.read(name).double().norm())
+    added = _norm(pairs.read(module))
+    return added / weight if weight > 0.0 and isfinite(added) and isfinite(weight) else None
+
+
+def _norm(product: Product) -> float:
+    """||B @ A|| from the small Gram matrices of its factors, of rank x rank values."""
+    square = float(((product.up.T @ product.up) * (product.down @ product.down.T)).sum())
+    return abs(product.scale) * float(max(square, 0.0) ** 0.5)
