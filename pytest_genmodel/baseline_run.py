@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel.fixtures import SESSION
+from pytest_genmodel.stash import GOLDENS, test_id
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -22,23 +22,12 @@ if TYPE_CHECKING:
     from pytest_genmodel.baselines.store import Entry, Store
     from pytest_genmodel.session import GenmodelSession
 
-GOLDENS: pytest.StashKey[Goldens] = pytest.StashKey()
-"""The golden values of one item."""
 _MADE_WITH = ("level", "device", "dtype", "seed", "steps", "frames", "size", "image", "prompt")
 _LEFT_OUT = "genmodel_left_out"
 _NARROW = ("keyword", "lf", "stepwise", "ignore_glob", "genmodel_selected")
 """Options that make a run a part of the whole, of whatever files: -k, --lf, ids of the built-in suite."""
 MOST_LINES = 20
 """Changes that are listed one by one; of the others there is the number."""
-
-
-def test_id(item: pytest.Item) -> str:
-    """The item's id as it is without pytest-xdist, which adds the group of a test to it."""
-    mark = item.get_closest_marker("xdist_group")
-    if mark is None:
-        return item.nodeid
-    group = mark.args[0] if mark.args else mark.kwargs.get("name", "default")
-    return item.nodeid.removesuffix(f"@{group}")
 
 
 def goldens_of(item: pytest.Item, session: GenmodelSession) -> Goldens:
@@ -73,27 +62,6 @@ def update_command(session: GenmodelSession, *arguments: str) -> str:
             "--genmodel-update-baseline",
         )
     )
-
-
-@pytest.fixture
-def genmodel_baseline(request: pytest.FixtureRequest) -> Goldens:
-    """The golden values of the test, kept in the run's baseline: `baseline.check("name", tensor)`."""
-    from pytest_genmodel.errors import GenmodelError
-    from pytest_genmodel.fixtures import not_given
-
-    session = request.config.stash[SESSION]
-    if session.settings.baseline is None:
-        not_given("no baseline was given (--genmodel-baseline=FILE)", session)
-    try:
-        return goldens_of(request.node, session)
-    except GenmodelError as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture
-def baseline(genmodel_baseline: Goldens) -> Goldens:
-    """The golden values of the test; a fixture of this name in a project takes its place."""
-    return genmodel_baseline
 
 
 class BaselineRun:

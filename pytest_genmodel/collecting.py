@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_genmodel import settings
-from pytest_genmodel.fixtures import REPORT, SESSION
+from pytest_genmodel.stash import REPORT, SESSION
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter

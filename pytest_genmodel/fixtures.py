@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import pytest
 
 from pytest_genmodel.markers import CLAIM_FIXTURE, TARGET_FIXTURE, MarkedClaim
+from pytest_genmodel.stash import SESSION
 
 if TYPE_CHECKING:
+    from pytest_genmodel.baselines.goldens import Goldens
     from pytest_genmodel.invariants.context import Context
     from pytest_genmodel.pipelines.pipeline import Pipeline
     from pytest_genmodel.pipelines.probe import Probe
-    from pytest_genmodel.reports.report import Report
     from pytest_genmodel.session import GenmodelSession
-
-SESSION: pytest.StashKey[GenmodelSession] = pytest.StashKey()
-"""The run's session, on pytest's config."""
-REPORT: pytest.StashKey[Report] = pytest.StashKey()
-"""The run's report, there where a candidate was given."""
 
 Opened = TypeVar("Opened")
 
@@ -92,6 +88,23 @@ def genmodel_claim(request: pytest.FixtureRequest) -> None:
         candidate = request.getfixturevalue(TARGET_FIXTURE)
     session = request.config.stash[SESSION]
     judge_item(request.node, session, candidate, claim.invariant, claim.parameters)
+
+
+@pytest.fixture
+def genmodel_baseline(request: pytest.FixtureRequest) -> Goldens:
+    """The golden values of the test, kept in the run's baseline: `baseline.check("name", tensor)`."""
+    session = request.config.stash[SESSION]
+    if session.settings.baseline is None:
+        not_given("no baseline was given (--genmodel-baseline=FILE)", session)
+    from pytest_genmodel.baseline_run import goldens_of
+
+    return _opened(lambda: goldens_of(request.node, session))
+
+
+@pytest.fixture
+def baseline(genmodel_baseline: Goldens) -> Goldens:
+    """The golden values of the test; a fixture of this name in a project takes its place."""
+    return genmodel_baseline
 
 
 def not_given(reason: str, session: GenmodelSession) -> NoReturn:

@@ -75,10 +75,10 @@ def raise_failures(item: pytest.Item) -> None:
 def _record(
     item: pytest.Item, genmodel: GenmodelSession, candidate: int, verdict: Verdict, samples: int
 ) -> dict[str, Any]:
-    from pytest_genmodel.baseline_run import test_id
     from pytest_genmodel.reports.junit import properties
     from pytest_genmodel.reports.replay import replay
     from pytest_genmodel.reports.report import plain
+    from pytest_genmodel.stash import test_id
 
     config = item.config
     record = plain(

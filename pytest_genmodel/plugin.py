@@ -6,20 +6,17 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
-from pytest_genmodel import github, hookspecs, markers, settings
-from pytest_genmodel.baseline_run import BaselineRun, baseline, check_path, genmodel_baseline
-from pytest_genmodel.collecting import Collecting, check_report_paths, start_report
-from pytest_genmodel.early_checks import check_baseline, check_specs
+from pytest_genmodel import hookspecs, markers, settings
 from pytest_genmodel.fixtures import (
-    REPORT,
-    SESSION,
+    baseline,
     candidate,
     genmodel,
+    genmodel_baseline,
     genmodel_candidate,
     genmodel_claim,
     genmodel_reference,
@@ -27,8 +24,8 @@ from pytest_genmodel.fixtures import (
     probe,
     reference,
 )
-from pytest_genmodel.selection import select, take_selected
 from pytest_genmodel.session import GenmodelSession
+from pytest_genmodel.stash import REPORT, SESSION
 
 __all__ = [
     "baseline",
@@ -81,12 +78,18 @@ def pytest_configure(config: pytest.Config) -> None:
     session.again = settings.again(config, session.settings)
     config.stash[SESSION] = session
     if session.settings.candidates or session.settings.reference:
+        from pytest_genmodel.collecting import check_report_paths
+        from pytest_genmodel.early_checks import check_specs
+
         check_report_paths(session)
         if not hasattr(config, "workerinput"):
-            _check_specs(session)
+            _checked(session, check_specs)
     if session.settings.baseline is not None:
         _start_baseline(config, session)
     if session.settings.candidates:
+        from pytest_genmodel.collecting import start_report
+        from pytest_genmodel.selection import take_selected
+
         take_selected(config)
         start_report(config, session)
         if session.settings.save_run is not None:
@@ -100,24 +103,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _start_baseline(config: pytest.Config, session: GenmodelSession) -> None:
-    from pytest_genmodel.errors import BadInputError
+    from pytest_genmodel.baseline_run import BaselineRun, check_path
+    from pytest_genmodel.early_checks import check_baseline
 
     if not hasattr(config, "workerinput"):
         if session.settings.update_baseline:
             check_path(str(session.settings.baseline))
-        try:
-            check_baseline(session)
-        except BadInputError as error:
-            session.close()
-            raise pytest.UsageError(str(error)) from None
+        _checked(session, check_baseline)
     config.pluginmanager.register(BaselineRun(config, session), "genmodel-baseline")
 
 
-def _check_specs(session: GenmodelSession) -> None:
+def _checked(session: GenmodelSession, check: Callable[[GenmodelSession], None]) -> None:
     from pytest_genmodel.errors import BadInputError
 
     try:
-        check_specs(session)
+        check(session)
     except BadInputError as error:
         session.close()
         raise pytest.UsageError(str(error)) from None
@@ -150,7 +150,10 @@ def pytest_collection_modifyitems(
     try:
         markers.check_all_judged(items)
         _check_allowed(config.stash[SESSION])
-        select(config, items)
+        if config.stash[SESSION].settings.candidates:
+            from pytest_genmodel.selection import select
+
+            select(config, items)
     except pytest.UsageError as error:
         if hasattr(config, "workerinput"):
             session.shouldfail = str(error)  # xdist's controller shows it; of the error it would see a crash
@@ -225,6 +228,8 @@ def pytest_runtest_makereport(
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Collect verdicts where reports arrive: in this process, or in xdist's controller."""
     if REPORT in session.config.stash and not hasattr(session.config, "workerinput"):
+        from pytest_genmodel import github
+        from pytest_genmodel.collecting import Collecting
         from pytest_genmodel.progress import progress_for
 
         session.config.stash[SESSION].progress = progress_for(session.config)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel.fixtures import REPORT
+from pytest_genmodel.stash import REPORT
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -38,7 +38,7 @@ class Observing:
         """Send with an item's last report what its claims compared, and the golden values that it checked."""
         report = yield
         if report.when == "teardown":
-            from pytest_genmodel.baseline_run import GOLDENS
+            from pytest_genmodel.stash import GOLDENS
 
             goldens = item.stash.get(GOLDENS, None)
             report.genmodel_compared = item.stash.get(COMPARED, {})  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_genmodel.fixtures import SESSION
+from pytest_genmodel.stash import SESSION
 
 SELECTED = "genmodel_selected"
 """Ids of the suite given on the command line; an option, so that xdist's workers get them."""
@@ -45,8 +45,6 @@ def _suite_id(config: pytest.Config, argument: str) -> str | None:
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep of the suite what was selected by id; raises pytest.UsageError for an id that it does not have."""
     session = config.stash[SESSION]
-    if not session.settings.candidates:
-        return
     from pytest_genmodel.collection import SuiteItem
 
     suite = [item for item in items if isinstance(item, SuiteItem)]

@@ -158,7 +158,10 @@ class Bench:
             with quiet(), audit.injected(fault, folder) as (session, place):
                 sections = ("checkpoint",) if level == "static" else tuple(SUITE)
                 found = list(records(session, sections))
-        except DoesNotApplyError:
+        except (
+            DoesNotApplyError,
+            BadInputError,
+        ):  # it cannot be made, or is refused before anything is judged
             return None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -293,8 +296,9 @@ def page(rows: Sequence[Row], pairs_: tuple[int, int, list[str]], controls_: Map
         + (f"a cause is said of {', '.join(loud)}.\n" if loud else "no cause is said of any.\n")
     )
     parts.append(
-        "\n## Every fault\n\n`-`: not asked (a fault of the library is not in the files), or it cannot be made of "
-        f"that model.\n\n| fault | layer | injected | {' | '.join(COLUMNS)} |\n|---|---|---|---|---|---|\n"
+        "\n## Every fault\n\n`-`: not asked (a fault of the library is not in the files), it cannot be made of "
+        f"that model, or the run refuses it before anything is judged.\n\n"
+        f"| fault | layer | injected | {' | '.join(COLUMNS)} |\n|---|---|---|---|---|---|\n"
     )
     parts += [_line(one) for one in rows]
     return "".join(parts)
@@ -335,10 +339,11 @@ def _shares(rows: Sequence[Row]) -> Iterator[str]:
             yield f"| {layer} | {' | '.join(_part(*share(of_layer, column)) for column in COLUMNS)} |\n"
     whole = [share(rows, column) for column in COLUMNS]
     yield f"| **all** | {' | '.join(f'**{_part(*one)}** ({one[0] / one[1]:.1%})' for one in whole)} |\n"
-    codes = sum(one.said("every claim")[0] == one.code for one in rows)
+    asked = [one for one in rows if one.named("every claim") is not None]
+    codes = sum(one.said("every claim")[0] == one.code for one in asked)
     yield (
         f"\nWith every claim the first cause also carries the code under which the fault is known in {codes} of "
-        f"{len(rows)}.\n"
+        f"{len(asked)}.\n"
     )
 
 
@@ -359,6 +364,7 @@ def _confusion(rows: Sequence[Row]) -> Iterator[str]:
     """Injected against said, by component and by stage, with every claim."""
     yield "\n### Confusion\n\nEvery claim, every caught fault: rows are what was injected, columns what the first "
     yield "cause says. `pipeline` is a fault of no component alone.\n"
+    rows = [one for one in rows if one.named("every claim") is not None]
     components = Counter(
         (one.injected.component or "pipeline", _component(one.said("every claim"))) for one in rows
     )

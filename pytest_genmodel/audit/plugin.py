@@ -15,9 +15,9 @@ from pytest_genmodel.audit.audit import Audit, CannotAuditError, fault_order
 from pytest_genmodel.audit.result import ClaimResult, Result, Score
 from pytest_genmodel.collection import ROOT, GenmodelItem, SuiteItem
 from pytest_genmodel.faults.copy import DoesNotApplyError
-from pytest_genmodel.fixtures import REPORT
 from pytest_genmodel.markers import CLAIM_FIXTURE
 from pytest_genmodel.outcomes import skip
+from pytest_genmodel.stash import REPORT
 from pytest_genmodel.suite import Claim
 
 if TYPE_CHECKING:

@@ -167,3 +167,51 @@ def papers_beside_the_model(copy: Copy) -> None:
     copy.write(copy.folder / "LICENSE", "Apache 2.0\n")
     copy.write(copy.folder / "sample.png", b"\x89PNG\r\n")
     copy.write(copy.path(copy.denoiser) / ".gitattributes", "*.safetensors filter=lfs\n")
+
+
+@_legitimate("a pickle of tensors is read as they would be from safetensors")
+def pickled(copy: Copy) -> None:
+    """The denoiser is stored as a pickle: in another layout in memory, as parameters, in an ordered dict."""
+    from collections import OrderedDict
+
+    import torch
+
+    tensors = {name: entry.read() for name, entry in copy.tensors(copy.denoiser).items()}
+    copy.delete(copy.first_file(copy.denoiser))
+    turned = {n: t.t().contiguous().t() if t.ndim == 2 else t for n, t in tensors.items()}
+    parameters = OrderedDict(
+        (name, torch.nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        for name, tensor in turned.items()
+    )
+    torch.save(parameters, copy.path(copy.denoiser) / "diffusion_pytorch_model.bin")
+
+
+@_legitimate("a second set that holds the same tensors is a note", "variant-files-side-by-side")
+def pickle_of_the_same_beside(copy: Copy) -> None:
+    """The VAE's weights lie there as a pickle too, tensor for tensor the same."""
+    import torch
+
+    tensors = {name: entry.read() for name, entry in copy.tensors("vae").items()}
+    torch.save(tensors, copy.path("vae") / "diffusion_pytorch_model.bin")
+
+
+@_legitimate("weights for other programs, and what file systems leave, are passed over")
+def other_programs_files(copy: Copy) -> None:
+    """Exports for OpenVINO, ONNX, Flax and TensorFlow lie there, and the shadow files of a Mac."""
+    for name in ("openvino_model.bin", "openvino_model.xml", "model.onnx", "diffusion_flax_model.msgpack"):
+        copy.write(copy.path("vae") / name, b"\0")
+    copy.write(copy.path("text_encoder") / "tf_model.h5", b"\x89HDF")
+    copy.write(copy.path(copy.denoiser) / "._diffusion_pytorch_model.safetensors", b"\0\5\x16\7")
+
+
+@_legitimate("a tokenizer is judged by the ids that it gives", "tokenizer-reserialisation")
+def tokenizer_named_auto(copy: Copy) -> None:
+    """The model index leaves it to the library which class reads the tokenizer."""
+    copy.set_index(tokenizer=["transformers", "AutoTokenizer"])
+
+
+@_legitimate("what a class does not act on is left out", "inert-config-keys")
+def generation_keys(copy: Copy) -> None:
+    """The text encoder's configuration has the keys of text generation that transformers 4 wrote into each."""
+    values = {"max_length": 20, "num_beams": 1, "temperature": 1.0, "top_k": 50, "tie_encoder_decoder": False}
+    copy.set("text_encoder", **values, pruned_heads={}, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})

@@ -27,7 +27,7 @@ _NO_BASELINE = "no baseline of a reference was given (--genmodel-baseline)"
 
 @invariant(level=Level.STATIC, needs_reference=True)
 def baseline_is_current(context: Context) -> Iterator[Finding]:
-    """The baseline was made of this reference: weights, effective configuration, schedule, tokens, and its sample.
+    """The baseline was made of this reference: weights, effective configuration, tokens, and its sample.
 
     Judged where both are given. Equality is by digests; the sample is compared at the quick level and above.
     """

@@ -64,6 +64,8 @@ def attach(pipeline: Any, adapter: Adapter, family: Family) -> None:
     if reason := unattachable(adapter.weights.tensors, family):
         raise AttachError(f"the adapter cannot be attached: {reason}")
     config = _config(adapter)
+    denoiser = getattr(pipeline, family.denoiser)
+    infers = not denoiser.training
     try:
         if any(name.startswith(PEFT_PREFIX) for name in adapter.weights.tensors):
             _hand_over(pipeline, adapter, family, PEFT_PREFIX, config)
@@ -75,6 +77,8 @@ def attach(pipeline: Any, adapter: Adapter, family: Family) -> None:
             )
     except Exception as error:  # whatever peft or diffusers raises for a bad file is the finding's text
         raise AttachError(f"the adapter cannot be attached: {first_line(error)}") from error
+    if infers:
+        denoiser.eval()  # diffusers 0.42 leaves the dropout on that the file's header speaks of
 
 
 def unattachable(names: Iterable[str], family: Family) -> str | None:

@@ -19,6 +19,11 @@ _INERT = {
     "tokenizer_class",
     "use_cache",
     "chunk_size_feed_forward",
+    "id2label",  # names of classes: no model of a pipeline classifies
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "task_specific_params",
 }
 ARRAYS = ("timesteps", "sigmas", "alphas_cumprod")
 """A scheduler's arrays, the one that says most first."""
@@ -98,7 +103,7 @@ def _taken(config_class: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and (part := _known_class(parts.get(key)))
         else value
         for key, value in plain_config(values).items()
-        if key in known
+        if key in known and key not in _INERT
     }
 
 

@@ -124,7 +124,7 @@ def test_sigterm_removes_the_plugins_work_folder(temporary, pytester):
     file = pytester.makepyfile(
         """
         import time
-        from pytest_genmodel.fixtures import SESSION
+        from pytest_genmodel.stash import SESSION
 
         def test_long(request):
             (request.config.stash[SESSION].workdir / "half-written").write_text("x")

@@ -33,16 +33,20 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 def test_first_cause_names_place_of_faults_in_files_and_the_page_says_the_same(bench, rows):
     told = {row.fault: row.cells["files"] for row in rows}
-    named, other = 0, {}
+    named, asked, other = 0, 0, {}
 
     for fault in FILES:
-        said, _ = bench.ask(fault, "static")
+        if (answer := bench.ask(fault, "static")) is None:
+            assert told.get(fault.name, "-") == "-"
+            continue
+        said, _ = answer
+        asked += 1
         named += said.named
         if told.get(fault.name, said.cell) != said.cell:
             other[fault.name] = (told[fault.name], said.cell)
 
-    assert len(FILES) > 45
-    assert named / len(FILES) >= ENOUGH
+    assert asked > 45
+    assert named / asked >= ENOUGH
     assert other == {}, "run python -m tools.causes_page"
 
 
@@ -92,10 +96,11 @@ def test_tables_of_the_page_are_sums_of_its_rows(rows):
 @pytest.mark.parametrize("title", ["component", "stage"])
 def test_confusion_counts_every_fault_once(rows, title):
     head, body = _matrix(title)
+    asked = [row for row in rows if row.named("every claim") is not None]
 
-    assert sum(sum(counts) for counts in body.values()) == len(rows)
+    assert sum(sum(counts) for counts in body.values()) == len(asked)
     diagonal = sum(dict(zip(head, counts, strict=True)).get(name, 0) for name, counts in body.items())
-    assert diagonal / len(rows) >= ENOUGH
+    assert diagonal / len(asked) >= ENOUGH
 
 
 def _shares(rows: list[Row]) -> list[tuple[int, int]]:

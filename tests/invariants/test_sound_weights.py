@@ -119,7 +119,7 @@ def lora(tmp_path):
 
 
 def test_adapter_whose_alpha_is_zero_does_nothing(judged, healthy, lora):
-    edit_json(lora / "adapter_config.json", lora_alpha=0)
+    edit_json(lora / "adapter_config.json", lora_alpha=0, target_modules=["to_q"])
 
     [finding] = judged("sound_weights", lora, healthy).findings
 

@@ -199,7 +199,7 @@ def test_an_interrupted_run_leaves_no_bar_on_the_line(pytester, healthy):
     pexpect = pytest.importorskip("pexpect")
     pytester.makeconftest(
         "import pytest\n"
-        "from pytest_genmodel.fixtures import SESSION\n"
+        "from pytest_genmodel.stash import SESSION\n"
         "def pytest_runtest_call(item):\n"
         "    item.config.stash[SESSION].progress('sampling', 1, 4)\n"
         "    raise KeyboardInterrupt\n"

@@ -112,4 +112,4 @@ def _format(part: Part, windows: Windows, name: str) -> str | None:
 def _on_integers(levels: torch.Tensor, largest: float) -> bool:
     """Whether the values are whole multiples of a 127th of the largest, as far as rounding to bfloat16 leaves it."""
     counts = levels / largest * _INT8
-    return bool(((counts - counts.round()).abs() <= _WHOLE + counts * 2.0**-8).all())
+    return bool(((counts - counts.round()).abs() <= _WHOLE + counts * 2.0**-7).all())

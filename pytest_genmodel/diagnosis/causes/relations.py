@@ -164,7 +164,7 @@ RELATIONS = (
     Relation(r"GM204", r"GM30[1379]|GM317", same_component, "what does not fit is not loaded"),
     # values
     Relation(r"GM209", r"GM30\d", same_component, "which of the two values counts is open"),
-    Relation(r"GM431", r"GM3\d\d", same_component, "the experts' folders are exchanged"),
+    Relation(r"GM43[16]", r"GM3\d\d", same_component, "the experts' folders are exchanged"),
     Relation(r"GM431", r"GM431", other_component, "it is the other half of the exchange"),
     Relation(
         r"GM304", r"GM305", same_component, "one narrower dtype rounds some values and makes Inf of others"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import is_adapter_name
-from pytest_genmodel.checkpoints.weights import WeightSet
+from pytest_genmodel.checkpoints.weights import WeightSet, torch_dtype
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.difference.arithmetic import arithmetic_findings, computed
@@ -105,22 +105,34 @@ def _one_side(component: str | None, difference: WeightDifference) -> Iterator[F
 
 
 def _rounded(component: str | None, difference: WeightDifference, change: Change) -> Finding:
-    """A cast that rounds. A file whose name declares the dtype (`model.fp16.safetensors`) is a variant: a note."""
+    """A cast that rounds: a note where it is meant.
+
+    A file whose name declares the dtype (`model.fp16.safetensors`) is a variant. A component that was trained, and of
+    which no changed tensor is stored wider, was trained or saved in that dtype: the tensors here just did not move.
+    """
     names = list(difference.rounded)
     declared = all(_DECLARED.search(path.name) for path in difference.ours.files)
+    trained = change is not Change.FORBIDDEN and _all_narrow(difference)
     severity = Severity.ERROR if change is Change.FORBIDDEN else Severity.WARNING
     return finding_of(
         "GM305",
         names,
         f"are the reference's rounded to {difference.rounded[names[0]]}",
         component=component,
-        severity=Severity.NOTE if declared else severity,
+        severity=Severity.NOTE if declared or trained else severity,
         cause=f"{difference.ours.files[0].name} is the variant in this dtype, by its name"
         if declared
         else "the checkpoint was saved in a narrower dtype than the reference",
-        action="Nothing to do if the variant is meant." if declared else None,
+        action="Nothing to do if the dtype is meant." if declared or trained else None,
         evidence=rounding_to(difference.rounded[names[0]]),
     )
+
+
+def _all_narrow(difference: WeightDifference) -> bool:
+    """Whether tensors changed, and all of them are stored in a dtype that others were rounded to."""
+    ours, narrow = difference.ours.tensors, set(difference.rounded.values())
+    kinds = {str(torch_dtype(ours[tensor].dtype)).removeprefix("torch.") for tensor in difference.changed}
+    return bool(kinds) and kinds <= narrow
 
 
 def _marks(name: str, difference: WeightDifference, change: Change) -> Iterator[tuple[Finding, list[str]]]:

@@ -14,6 +14,8 @@ NEAR = 0.1
 """The bulk stayed near the reference: half of all tensors moved by less than this, relatively."""
 OUTSTANDING, LEAST = 5.0, 0.4
 """Times the median, and relatively: how far a tensor must be for arithmetic to be looked for in it."""
+FACTOR = 3.0
+"""A tensor that grew or shrank by less may have been trained so."""
 EXPLAINED = 0.2
 """Share of a tensor's difference that may be left once the arithmetic is done on the reference."""
 _ENOUGH = 8
@@ -56,8 +58,8 @@ def _explained(difference: WeightDifference, name: str, is_far: bool) -> Compute
     one, other = difference.counterparts[name]
     ours, theirs = difference.ours.read(one).double(), difference.theirs.read(other).double()
     gap = float((ours - theirs).norm())
-    if float(ours.min()) == float(ours.max()):
-        varied = float(theirs.std()) > 0.0
+    if float(ours.min()) == float(ours.max()):  # a matrix that is filled shows without a reference
+        varied = ours.ndim == 1 and float(theirs.std()) > 0.0
         return Computed(name, "filled", float(ours.flatten()[0])) if varied else None
     if not is_far:
         return None
@@ -65,7 +67,8 @@ def _explained(difference: WeightDifference, name: str, is_far: bool) -> Compute
         if float((ours - theirs - step).norm()) <= EXPLAINED * gap:
             return Computed(name, "off by", step)
     factor = float((ours * theirs).sum() / theirs.square().sum().clamp_min(1e-300))
-    if float((ours - factor * theirs).norm()) <= EXPLAINED * gap:
+    is_large = not 1.0 / FACTOR <= factor <= FACTOR
+    if is_large and float((ours - factor * theirs).norm()) <= EXPLAINED * gap:
         return Computed(name, "multiplied", factor)
     return None
 

@@ -32,7 +32,7 @@ RULES = (
     Rule(
         "GM435",
         "another pipeline class",
-        "model_index.json names another pipeline class than the reference's. The parts load into it, and it calls "
+        "The model index names another pipeline class than the reference's. The parts load into it, and it calls "
         "them in its own way: a text-to-video class never looks at the image.",
         "Write the class that the model was made for into model_index.json (`_class_name`), or save with it.",
         seen_in=("https://github.com/hao-ai-lab/FastVideo/issues/785",),

@@ -226,7 +226,8 @@ RULES = (
             "https://github.com/NVIDIA-NeMo/Automodel/pull/1324",
         ),
         example='shift, scale = weights["norm_out.linear.weight"].chunk(2)\n'
-        'weights["norm_out.linear.weight"] = torch.cat([shift, scale])  # model: scale, shift',
+        "# the model takes scale first\n"
+        'weights["norm_out.linear.weight"] = torch.cat([shift, scale])',
     ),
     Rule(
         "GM319",
@@ -278,8 +279,8 @@ RULES = (
         "the place of another: a loop over names that kept its first tensor, a shard that was read twice.",
         "Convert or save again, and compare a tensor of each block with the source.",
         Severity.WARNING,
-        seen_in=("https://github.com/bghira/SimpleTuner/issues/1497",),
-        example='>>> (weights["blocks.0.attn1.to_q.weight"] == weights["blocks.1.attn1.to_q.weight"]).all()\n'
+        example='>>> one = weights["blocks.0.attn1.to_q.weight"]\n'
+        '>>> (one == weights["blocks.1.attn1.to_q.weight"]).all()\n'
         "tensor(True)",
     ),
 )
