@@ -296,8 +296,24 @@ class GenmodelSession:
 
         pipeline = self.pipeline(self.settings.candidates[index])
         return make_probe(
-            self.wishes, pipeline.checkpoint, pipeline.family, full=self.settings.level == "full"
+            self.wishes,
+            pipeline.checkpoint,
+            pipeline.family,
+            full=self.settings.level == "full",
+            base=self._base_of(pipeline.checkpoint),
         )
+
+    def _base_of(self, checkpoint: Checkpoint) -> Checkpoint | None:
+        """The reference, where a candidate without a probe file of its own needs it for its size."""
+        from pytest_genmodel.errors import GenmodelError
+        from pytest_genmodel.pipelines.probing import PROBE_FILE
+
+        if self.settings.reference is None or (checkpoint.root / PROBE_FILE).is_file():
+            return None
+        try:
+            return self.pipeline(self.settings.reference).checkpoint
+        except GenmodelError:
+            return None  # what is wrong with it is for the claims that need it
 
     def describe(self, index: int) -> dict[str, Any]:
         """What is known of a candidate, for the report; reads no weights that no test has read."""

@@ -268,8 +268,7 @@ def block_beyond_the_depth(copy: Copy) -> Place:
 
 
 @fault(
-    "GM801",
-    "coverage",
+    "GM808",
     layer=_LORA,
     kind=_KIND,
     entries=("dora-magnitude-dropped",),
@@ -284,7 +283,7 @@ def magnitudes_of_dora_dropped(copy: Copy) -> Place:
 
 
 @fault(
-    None,
+    "GM808",
     layer=_LORA,
     severity="warning",
     kind=_KIND,

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_genmodel.faults.copy import Copy
 from pytest_genmodel.faults.library import class_of
 from pytest_genmodel.faults.registry import Place, broken_library
+from pytest_genmodel.pipelines.loading import skeleton
 from pytest_genmodel.pipelines.replaced import Original, replaced
 
 
@@ -101,14 +102,18 @@ def rounded_while_loading(copy: Copy) -> Iterator[None]:
 def table_that_no_file_holds_is_not_filled(copy: Copy) -> Iterator[None]:
     """A table that is computed and never saved is left with whatever lay in memory."""
 
+    def tables(model: Any) -> list[Any]:
+        saved = set(model.state_dict())
+        return [b for name, b in model.named_buffers() if name not in saved and b.is_floating_point()]
+
     def spoil(model: Any) -> None:
         import torch
 
-        saved = set(model.state_dict())
-        for name, buffer in model.named_buffers():
-            if name not in saved and buffer.is_floating_point():
-                buffer.copy_(torch.full_like(buffer, 0.37))
+        for table in tables(model):
+            table.copy_(torch.full_like(table, 0.37))
 
+    if not tables(skeleton(copy.component(copy.denoiser))):
+        copy.does_not_apply("the denoiser has no table that is computed and never saved")
     with _loaded_becomes(copy, copy.denoiser, spoil):
         yield
 

@@ -11,8 +11,6 @@ MISSES: dict[str, str] = {
     "average_ran_away": "a fine-tune may move as far as it likes; `ema_contracts` sees it where the trainer is run",
     "alpha_far_too_large": "an alpha of a hundred times the rank is odd, and nothing says what it should be",
     "dtype_of_the_configuration": "components are loaded in a dtype that is asked for: the field has no say here",
-    "magnitudes_of_dora_dropped": "the use_dora of the header is not compared with the tensors",
-    "pattern_that_matches_nothing": "the patterns of the header are not compared with the layers",
     "old_adapter_above_the_new_one": "folders below an adapter's are not looked through",
     "offloaded_block_runs_too_early": _NEUTRAL,
     "tiles_do_not_fit": _NEUTRAL,

@@ -39,6 +39,7 @@ from pytest_genmodel.invariants.tokens import tokenizer_findings
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
+from pytest_genmodel.pipelines.translated import as_library_names
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,7 @@ def _at_rest(component: Component) -> Iterator[Finding]:
     """What the files say against the model that the configuration makes, without loading it."""
     module = skeleton(component)
     tensors = residents(module)
-    stored = spelled_as(tensors, component.weights)
+    stored = spelled_as(tensors, as_library_names(module, component.weights))
     yield from _shapes(component.name, tensors, stored)
     yield from _names(component.name, module, tensors, stored, "backed by nothing")
 

@@ -40,18 +40,26 @@ class ProbeWishes:
     """Width and height in pixels."""
 
 
-def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, full: bool) -> Probe:
+def make_probe(
+    wishes: ProbeWishes,
+    checkpoint: Checkpoint,
+    family: Family,
+    *,
+    full: bool,
+    base: Checkpoint | None = None,
+) -> Probe:
     """Settle every input: the user's wish first, then the checkpoint's own probe file, then the family's default.
 
     At the quick level four steps are taken and at most nine frames made (claims about equality need no more);
-    `full` asks for the whole clip.
+    `full` asks for the whole clip. Where the checkpoint has no probe file, that of `base` counts, the model that it
+    is held against: what a trainer or diffusers saves has none.
 
     Raises:
         BadInputError: the size or frame count is one that the family cannot make, or the image cannot be read.
         DamagedFileError: the checkpoint's probe file cannot be read, or holds a value of the wrong kind.
     """
-    stored = _stored(checkpoint)
-    width, height, frames = settle_size(wishes, checkpoint, family, full=full)
+    stored = _stored(checkpoint, base)
+    width, height, frames = settle_size(wishes, checkpoint, family, full=full, base=base)
     return Probe(
         image=_image(wishes.image, height, width),
         prompt=wishes.prompt
@@ -68,10 +76,15 @@ def make_probe(wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, f
 
 
 def settle_size(
-    wishes: ProbeWishes, checkpoint: Checkpoint, family: Family, *, full: bool
+    wishes: ProbeWishes,
+    checkpoint: Checkpoint,
+    family: Family,
+    *,
+    full: bool,
+    base: Checkpoint | None = None,
 ) -> tuple[int, int, int]:
     """Settle width, height and frames, as `make_probe` does; raises as it does, and reads no picture."""
-    stored = _stored(checkpoint)
+    stored = _stored(checkpoint, base)
     geometry = family.geometry(checkpoint)
     width, height = wishes.size or (
         stored.get("width", geometry.width),
@@ -94,11 +107,11 @@ def check_image(path: str) -> None:
     _read_picture(Path(path), 1, 1)
 
 
-def _stored(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint's own probe file; empty where it has none."""
+def _stored(checkpoint: Checkpoint, base: Checkpoint | None = None) -> dict[str, Any]:
+    """The checkpoint's own probe file, else that of `base`; empty where neither has one."""
     path = checkpoint.root / PROBE_FILE
     if not path.is_file():
-        return {}
+        return _stored(base) if base is not None else {}
     stored = read_json(path)
     for name in ("width", "height", "frames", "steps"):
         if name in stored and (type(stored[name]) is not int or stored[name] < 1):

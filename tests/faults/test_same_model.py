@@ -172,6 +172,16 @@ def test_tokenizer_of_another_class_is_judged_by_its_ids(judged, copy, healthy):
     assert {finding.code for finding in judged("same_config", copy, healthy).findings} == {"GM403"}
 
 
+def test_candidate_without_a_probe_file_is_sampled_as_its_reference(judged, tmp_path):
+    reference = tiny.materialise("wan2.1-i2v", tmp_path / "base")
+    saved = Path(shutil.copytree(reference, tmp_path / "saved-by-a-trainer"))
+    (saved / "probe.json").unlink()
+
+    verdict = judged("seeded_sampling", saved, reference, expect="identical")
+
+    assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
+
+
 # --- training -------------------------------------------------------------------------------------------------------
 
 

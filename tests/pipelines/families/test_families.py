@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.families import FAMILIES, UnknownFamilyError, family_of
 from pytest_genmodel.pipelines.families.cogvideox import CogVideoX
 from pytest_genmodel.pipelines.library import class_named
 from pytest_genmodel.pipelines.resolve import resolve
 from pytest_genmodel.pipelines.sampling import NoStepsError, run_pipeline
+from tests.editing import drop_tensors
 
 
 def test_to_know_the_families_imports_nothing_heavy():
@@ -133,3 +135,23 @@ def test_each_family_and_each_tiny_pipeline_is_on_the_page():
 
     for name in (*tiny.names(), *(known for family in FAMILIES for known in family.pipeline_classes)):
         assert f"`{name}`" in page, name
+
+
+@pytest.mark.parametrize("name", tiny.names())
+def test_files_of_every_family_fit_the_model_that_is_not_loaded(judged, folders, name):
+    verdict = judged("coverage", folders[name], level="static")
+
+    assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
+
+
+@pytest.mark.parametrize("name", ["hunyuan-i2v", "ltx2-i2v"])
+def test_tensor_that_is_missing_under_a_name_of_an_older_transformers_is_found(judged, copied, name):
+    folder = copied(name)
+    drop_tensors(
+        folder / "text_encoder/model.safetensors", "language_model.model.layers.1.self_attn.k_proj.weight"
+    )
+
+    [finding] = judged("coverage", folder, level="static").findings
+
+    assert (finding.code, finding.component) == ("GM201", "text_encoder")
+    assert finding.location == "model.language_model.layers.1.self_attn.k_proj.weight"
