@@ -19,7 +19,13 @@ from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.pipelines.effective import known_fields as fields_of_class
 from pytest_genmodel.pipelines.library import class_named
 
-LEFT_OUT = frozenset({"quantization_config", "architectures", "model_type", "framework_version"})
+LEFT_OUT = frozenset(
+    {
+        *("quantization_config", "architectures", "model_type", "framework_version"),
+        # diffusers' EMAModel keeps its own settings in the configuration of the model that it saves
+        *("decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step", "use_ema_warmup"),
+    }
+)
 """Fields that other parts of the libraries read, or nobody."""
 OFF: tuple[Any, ...] = (None, False, "", [], {})
 """Values with which a field would do nothing, were it known."""

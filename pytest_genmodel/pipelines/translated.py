@@ -1,4 +1,4 @@
-"""Names as the library itself translates them while it loads: transformers has renamed parts of its models over time."""
+"""Names as transformers itself translates them while it loads: it has renamed parts of its models over time."""
 
 from __future__ import annotations
 

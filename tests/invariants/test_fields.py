@@ -83,3 +83,10 @@ def test_later_version_is_a_note_with_both_versions(judged, copy):
     assert finding.evidence["components"] == ["transformer", "vae"]
     assert "99.1.0" in finding.message
     assert finding.evidence["installed"] in finding.message
+
+
+def test_settings_of_an_average_in_the_configuration_are_no_finding(judged, copy):
+    """diffusers' `EMAModel.save_pretrained` writes them there."""
+    edit_json(copy / CONFIG, decay=0.9999, inv_gamma=1.0, power=0.75, optimization_step=100)
+
+    assert found(judged("known_fields", copy, level="static", strict=True)) == []

@@ -33,7 +33,14 @@ class StableVideoDiffusion(Family):
     lora_targets = ()  # diffusers has neither a loader of LoRA for this pipeline nor `add_adapter` on its UNet
     image_enters = "as a latent beside the noise of every frame, and as CLIP's embedding, the only context"
     latent_axes = ("batch", "frame", "channel", "height", "width")
-    unread = ("vae.decoder.mid_block.attentions.0.*",)  # AutoencoderKLTemporalDecoder never calls it
+    # AutoencoderKLTemporalDecoder never calls its attention; over one image token a softmax is 1, whoever asks.
+    unread = (
+        "vae.decoder.mid_block.attentions.0.*",
+        "unet.*.attn2.to_q.weight",
+        "unet.*.attn2.to_k.weight",
+        "unet.*.transformer_blocks.*.norm2.*",
+        "unet.*.temporal_transformer_blocks.*.norm2.*",
+    )
     soft_config = frozenset({"sample_size", "num_frames"})
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
