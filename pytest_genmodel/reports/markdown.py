@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_genmodel.reports.counts import count
 from pytest_genmodel.reports.entries import Entry, Listing, listing
 from pytest_genmodel.reports.replay import replay_of
-from pytest_genmodel.reports.report import count
 from pytest_genmodel.reports.text import printable
 
 MOST_BYTES = 1_000_000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -15,11 +14,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.reports.counts import count
+
 if TYPE_CHECKING:
     from pytest_genmodel.diagnosis.allowance import Allowance
 
 SCHEMA = 1
-OUTCOMES = ("passed", "failed", "skipped", "inconclusive")
 COMPLETE = (0, 1)
 """Exit statuses of a run that came to its end; an interrupted one has judged less than it was asked to."""
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -184,9 +184,3 @@ def plain(value: Any) -> Any:
     if getattr(value, "size", None) == 1 or getattr(value, "ndim", None) == 0:  # a numpy or torch scalar
         return plain(value.item())
     return str(value)
-
-
-def count(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many verdicts of each outcome."""
-    counted = Counter(verdict["outcome"] for verdict in verdicts)
-    return {outcome: counted[outcome] for outcome in OUTCOMES}

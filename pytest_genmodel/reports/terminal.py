@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.causes import Cause, causes
+from pytest_genmodel.reports.counts import count
 from pytest_genmodel.reports.ladder import MARKS, ladder_lines
-from pytest_genmodel.reports.report import Report, count
+from pytest_genmodel.reports.report import Report
 from pytest_genmodel.reports.text import finding_text, fold, printable
 
 if TYPE_CHECKING:

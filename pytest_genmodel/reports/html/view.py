@@ -13,9 +13,9 @@ from typing import Any
 from pytest_genmodel.diagnosis.causes import Cause, causes
 from pytest_genmodel.diagnosis.limit import limit_in, measured_text, passing_text
 from pytest_genmodel.diagnosis.rules import RULES
+from pytest_genmodel.reports.counts import OUTCOMES, count
 from pytest_genmodel.reports.html.figures import figures
 from pytest_genmodel.reports.replay import replay_of
-from pytest_genmodel.reports.report import OUTCOMES, count
 
 MOST_FAULTS = 200
 """Faults of a candidate that the page shows, and places of a fault; the JSON report has all of them."""
