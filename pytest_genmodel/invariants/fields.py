@@ -23,7 +23,15 @@ LEFT_OUT = frozenset(
     {
         *("quantization_config", "architectures", "model_type", "framework_version"),
         # diffusers' EMAModel keeps its own settings in the configuration of the model that it saves
-        *("decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step", "use_ema_warmup"),
+        *(
+            "decay",
+            "min_decay",
+            "inv_gamma",
+            "power",
+            "optimization_step",
+            "update_after_step",
+            "use_ema_warmup",
+        ),
     }
 )
 """Fields that other parts of the libraries read, or nobody."""
