@@ -109,10 +109,24 @@ def run_pipeline(
         watched = _steps_seen(getattr(pipeline, "scheduler", None), keep)
     drawn = _global_seed(probe.seed) if family.draws_globally and pinned else nullcontext()
     with controlled(device, size), quiet(), torch.no_grad(), watched, drawn:
-        output = pipeline(**arguments)
+        try:
+            output = pipeline(**arguments)
+        except Exception as error:  # whatever a pipeline makes of a schedule without numbers
+            _require_numbers(getattr(pipeline, "scheduler", None), probe.steps, error)
+            raise
     if not latents:
         raise NoStepsError(f"{type(pipeline).__name__} came to its end and no step of it was seen")
     return Sample(family.stacked(latents), family.frames(output).detach().float().cpu())
+
+
+def _require_numbers(scheduler: Any, steps: int, error: Exception) -> None:
+    """Say that the schedule is what broke the run, where it is (a terminal shift over a single step divides by 0)."""
+    timesteps = getattr(scheduler, "timesteps", None)
+    if timesteps is not None and not bool(timesteps.isfinite().all()):
+        raise NoStepsError(
+            f"the {type(scheduler).__name__} of this configuration has no timesteps for {steps} steps (NaN): ask for "
+            "more of them (--genmodel-steps)"
+        ) from error
 
 
 @contextmanager

@@ -155,3 +155,17 @@ def test_rotary_table_is_compared_with_its_formula(judged, monkeypatch, change, 
 
     assert (finding.component, finding.location) == ("transformer", "rope")
     assert cause in finding.cause
+
+
+def test_what_follows_from_inputs_that_are_not_finite_is_no_kernels_fault(judged, healthy, monkeypatch):
+    """The decoder is handed Inf: who handed it is to be named, not the convolutions that pass it on."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    decode = AutoencoderKLCogVideoX.decode
+    monkeypatch.setattr(
+        AutoencoderKLCogVideoX, "decode", lambda self, z, *a, **k: decode(self, z * float("inf"), *a, **k)
+    )
+
+    codes = {finding.code for finding in judged("absolute_checks", healthy).findings}
+
+    assert not codes & {"GM932", "GM933"}

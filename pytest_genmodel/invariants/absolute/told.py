@@ -251,6 +251,9 @@ def _latents(context: Context, run: ObservedRun) -> Iterator[Finding]:
     if error <= limit:
         context.measure(decoded_latents=round(error, 9))
         return
+    if not bool(last.isfinite().all()):
+        context.measure(decoded="not judged: the latents are not finite, which is said elsewhere")
+        return
     centred = z - z.mean(1, keepdim=True)
     found = (centred * (d - d.mean(1, keepdim=True))).sum(1) / centred.square().sum(1).clamp_min(1e-30)
     ratio = float((found / gain).median())

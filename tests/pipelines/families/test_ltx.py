@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines import tiny
 from pytest_genmodel.pipelines.families import family_of
 from pytest_genmodel.pipelines.resolve import resolve
@@ -99,3 +100,11 @@ def test_the_objective_leaves_the_image_alone_and_reaches_every_parameter(name: 
     loss = family.training_loss(pipeline, clip, "a red square moves right", torch.Generator().manual_seed(0))
     loss.backward()
     assert not [n for n, p in pipeline.transformer.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_a_schedule_without_numbers_is_said_in_one_line(judged, healthy: Path) -> None:
+    """A terminal shift over one step divides by zero in diffusers."""
+    verdict = judged("seeded_sampling", healthy, steps=1)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "has no timesteps for 1 steps (NaN)" in str(verdict.reason)
