@@ -43,7 +43,7 @@ def test_failing_run_of_two_candidates_validates(run, pytester, healthy, tmp_pat
     jsonschema.validate(value, SCHEMA)
     assert value["candidate"] is None
     assert [candidate["label"] for candidate in value["candidates"]] == ["cogvideox-i2v", "incident"]
-    assert value["summary"] == {"passed": 9, "failed": 2, "skipped": 0, "inconclusive": 1}
+    assert value["summary"] == {"passed": 11, "failed": 2, "skipped": 0, "inconclusive": 1}
     [first] = [v for v in value["verdicts"] if v["outcome"] == "failed" and v["invariant"] == "coverage"]
     assert first["findings"][0]["code"] == "GM203"
 
