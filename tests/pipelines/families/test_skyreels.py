@@ -74,7 +74,7 @@ def test_a_transposed_projection(judged, folders, copied, name):
 
     verdict = judged("same_weights", copy, folders[name], expect="identical")
 
-    assert places(verdict) == {("GM317", "transformer", tensor)}
+    assert places(verdict) == {("GM318", "transformer", tensor)}
 
 
 @pytest.mark.parametrize(("name", "family"), [(CLIP, SkyReels()), (FORCING, SkyReelsForcing())])
