@@ -31,7 +31,7 @@ OTHERWISE = {
     "kernels_run_backwards_in_time": ("GM301", "error"),
     "one_layer_scaled": ("GM306", "note"),
 }
-"""A shift, an order or a factor shows in the reference's values alone: that tensors are others is all that is seen."""
+"""Shifts, orders and factors show in the reference's values alone: that tensors are others is all that is seen."""
 
 
 @pytest.fixture(scope="session")
