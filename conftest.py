@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Runs within the tests look alike everywhere: pytest cuts no line under CI, and a runner of GitHub would be written to.
+# Runs within the tests look alike everywhere: pytest cuts no line under CI, and GitHub's runner would be written to.
 for name in ("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
     os.environ.pop(name, None)
 
