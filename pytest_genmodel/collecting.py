@@ -107,17 +107,13 @@ class Collecting:
                 continue
             try:
                 write(Path(path))
+                continue
             except OSError as error:
-                self.problems.append(
-                    f"--genmodel-{name}={path}: cannot be written ({error.strerror or error})"
-                )
-                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+                why = f"cannot be written ({error.strerror or error})"
             except Exception as error:  # a fault of ours must not cost the summary of an hour's run
-                self.problems.append(
-                    f"--genmodel-{name}={path}: could not be made ({type(error).__name__}: {error}); please "
-                    "report this"
-                )
-                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+                why = f"could not be made ({type(error).__name__}: {error}); please report this"
+            self.problems.append(f"--genmodel-{name}={path}: {why}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Write the summary, and what else there is to know of the run."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_genmodel.baselines.store import received, sent
 from pytest_genmodel.stash import REPORT
 
 if TYPE_CHECKING:
@@ -134,27 +135,3 @@ class Saving:
         """Say where the run is kept."""
         if self.said is not None:
             terminalreporter.write_line(self.said, red=self.failed)
-
-
-def sent(entries: dict[str, Entry]) -> dict[str, Any]:
-    """Entries as pytest-xdist carries them."""
-    return {
-        name: {
-            "value": entry.value,
-            "tensors": {key: [b.dtype, list(b.shape), b.data] for key, b in entry.tensors.items()},
-        }
-        for name, entry in entries.items()
-    }
-
-
-def received(given: dict[str, Any]) -> dict[str, Entry]:
-    """Entries again."""
-    from pytest_genmodel.baselines.store import Blob, Entry
-
-    return {
-        name: Entry(
-            one["value"],
-            {key: Blob(dtype, tuple(shape), data) for key, (dtype, shape, data) in one["tensors"].items()},
-        )
-        for name, one in given.items()
-    }

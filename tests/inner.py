@@ -9,6 +9,24 @@ from typing import Any
 
 import pytest
 
+DRIFTS = """
+from diffusers import CogVideoXImageToVideoPipeline as Pipeline
+
+prepare, calls = Pipeline.prepare_latents, []
+
+def drifting(self, *args, **kwargs):
+    latents, image = prepare(self, *args, **kwargs)
+    calls.append(1)
+    return latents + (0.001 if len(calls) == 2 else 0.0), image
+
+def pytest_configure(config):
+    Pipeline.prepare_latents = drifting
+
+def pytest_unconfigure(config):
+    Pipeline.prepare_latents = prepare
+"""
+"""A conftest under which the second sample of a run is not the first one's."""
+
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, healthy: Path) -> Callable[..., pytest.RunResult]:

@@ -90,6 +90,19 @@ class Allowance:
         total = max(len(names), count if isinstance(count, int) else 0)
         return sum(fnmatchcase(str(name), self.location or "*") for name in names), total
 
+    def note(self, message: str, severity: str) -> dict[str, Any]:
+        """What is other in a finding of this message and severity where it is allowed; `as_found` takes it back."""
+        return {
+            "severity": Severity.NOTE.value,
+            "message": f"{message}{_because_allowed(self.reason)}",
+            "allowed": {
+                "allowance": self.target,
+                "reason": self.reason,
+                "by": self.by,
+                "severity": severity,
+            },
+        }
+
     def holds_for(self, digest: str | None) -> bool:
         """Whether it holds for the candidate of this digest; None where that is not known."""
         return self.digest is None or (digest is not None and digest.startswith(self.digest))
@@ -182,7 +195,8 @@ def apply(
         known = digest() if any(allowance.digest for allowance in covering) else None
         holding = next((allowance for allowance in covering if allowance.holds_for(known)), None)
         if holding is not None:
-            yield _as_note(finding, holding)
+            found = Severity(finding.severity or Severity.ERROR).value
+            yield replace(finding, **holding.note(finding.message, found))
         elif covering:
             yield _because(finding, _other_candidate(covering[0], known))
         elif touching:
@@ -191,18 +205,17 @@ def apply(
             yield finding
 
 
-def _as_note(finding: Finding, allowance: Allowance) -> Finding:
-    return replace(
-        finding,
-        severity=Severity.NOTE,
-        message=f"{finding.message} (allowed: {allowance.reason})",
-        allowed={
-            "allowance": allowance.target,
-            "reason": allowance.reason,
-            "by": allowance.by,
-            "severity": Severity(finding.severity or Severity.ERROR).value,
-        },
-    )
+def as_found(finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A finding (as the report spells it) as it was before it was allowed."""
+    allowed = finding.get("allowed")
+    if not allowed:
+        return dict(finding)
+    message = str(finding["message"]).removesuffix(_because_allowed(allowed["reason"]))
+    return {**finding, "message": message, "severity": allowed["severity"], "allowed": None}
+
+
+def _because_allowed(reason: str) -> str:
+    return f" (allowed: {reason})"
 
 
 def _because(finding: Finding, why: str) -> Finding:

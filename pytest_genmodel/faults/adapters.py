@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.faults.copy import Copy
 from pytest_genmodel.faults.editing import ADAPTER, edit, edit_metadata
+from pytest_genmodel.faults.lora_file import (
+    METADATA,
+    adapter_component,
+    adapter_config,
+    adapter_file,
+    adapter_layer,
+    adapter_names,
+)
 from pytest_genmodel.faults.registry import Place, fault
 
 if TYPE_CHECKING:
@@ -16,35 +23,13 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-_METADATA = "lora_adapter_metadata"
 _ALPHA = f"{ADAPTER}:lora_alpha"
 _LORA = "lora"
 _KIND = "adapter"
 
 
-def _file(copy: Copy) -> Path:
-    file = copy.folder / ADAPTER
-    if not file.is_file():
-        copy.does_not_apply(f"the adapter is no {ADAPTER} of diffusers'")
-    return file
-
-
 def _edit(copy: Copy, change: Callable[[Tensors], Tensors | None]) -> None:
-    edit(_file(copy), change)
-
-
-def _names(copy: Copy) -> list[str]:
-    from pytest_genmodel.checkpoints.safetensors_header import read_header
-
-    return sorted(read_header(_file(copy)).tensors)
-
-
-def _layer(copy: Copy, number: int = 0) -> str:
-    """The stored name of a layer, without the factor's own end: `transformer.blocks.0.to_q`."""
-    layers = sorted({name.partition(".lora_")[0] for name in _names(copy) if ".lora_A." in name})
-    if len(layers) <= number:
-        copy.does_not_apply("the adapter has too few layers")
-    return layers[number]
+    edit(adapter_file(copy), change)
 
 
 def _bare(name: str) -> str:
@@ -52,23 +37,8 @@ def _bare(name: str) -> str:
     return name.partition(".")[2]
 
 
-def _component(copy: Copy) -> str:
-    return _layer(copy).partition(".")[0]
-
-
 def _place(copy: Copy, location: str | None = None) -> Place:
-    return Place(_component(copy), location)
-
-
-def _config(copy: Copy) -> dict[str, object]:
-    """The PEFT configuration in the header, by the component's keys (`transformer.r`)."""
-    from pytest_genmodel.checkpoints.safetensors_header import read_header
-
-    text = read_header(_file(copy)).metadata.get(_METADATA)
-    if text is None:
-        copy.does_not_apply("the adapter has no alpha in its header")
-    stored: dict[str, object] = json.loads(text)
-    return stored
+    return Place(adapter_component(copy), location)
 
 
 @fault(
@@ -85,14 +55,16 @@ def _config(copy: Copy) -> dict[str, object]:
 )
 def alpha_lost(copy: Copy) -> Place:
     """The factors were saved and the alpha was not."""
-    edit_metadata(_file(copy), **{_METADATA: None})
+    edit_metadata(adapter_file(copy), **{METADATA: None})
     return _place(copy, _ALPHA)
 
 
 @fault("GM803", layer=_LORA, severity="warning", kind=_KIND)
 def alpha_under_another_name(copy: Copy) -> Place:
     """The alpha stands in the header under a key that diffusers does not look at, as finetrainers writes it."""
-    edit_metadata(_file(copy), **{_METADATA: None, "lora_config": json.dumps({"r": 4, "lora_alpha": 64})})
+    edit_metadata(
+        adapter_file(copy), **{METADATA: None, "lora_config": json.dumps({"r": 4, "lora_alpha": 64})}
+    )
     return _place(copy, _ALPHA)
 
 
@@ -106,14 +78,14 @@ def alpha_under_another_name(copy: Copy) -> Place:
 )
 def mixed_ranks_without_alpha(copy: Copy) -> Place:
     """The first layer has another rank than all others, and no alpha is stored."""
-    first = _layer(copy)
+    first = adapter_layer(copy)
 
     def cut(tensors: Tensors) -> Tensors:
         down, up = f"{first}.lora_A.weight", f"{first}.lora_B.weight"
         return tensors | {down: tensors[down][:1], up: tensors[up][:, :1]}
 
     _edit(copy, cut)
-    edit_metadata(_file(copy), **{_METADATA: None})
+    edit_metadata(adapter_file(copy), **{METADATA: None})
     return _place(copy, _ALPHA)
 
 
@@ -122,7 +94,7 @@ def two_alphas(copy: Copy) -> Place:
     """An alpha stands beside each pair of factors, and the header says another."""
     import torch
 
-    _config(copy)
+    adapter_config(copy)
     _edit(
         copy,
         lambda tensors: (
@@ -147,11 +119,11 @@ def two_alphas(copy: Copy) -> Place:
 )
 def alpha_far_too_large(copy: Copy) -> Place:
     """The header says an alpha of a hundred times the rank."""
-    stored = _config(copy)
+    stored = adapter_config(copy)
     key = next((k for k in stored if k.endswith("lora_alpha")), None)
     if key is None:
         copy.does_not_apply("the adapter has no alpha in its header")
-    edit_metadata(_file(copy), **{_METADATA: json.dumps(stored | {key: 400})})
+    edit_metadata(adapter_file(copy), **{METADATA: json.dumps(stored | {key: 400})})
     return _place(copy, _ALPHA)
 
 
@@ -179,7 +151,7 @@ def fresh_adapter(copy: Copy) -> Place:
 )
 def layers_without_gradient(copy: Copy) -> Place:
     """The layers of one kind were frozen: their lora_B are still zero."""
-    kind = _layer(copy).rpartition(".")[2]
+    kind = adapter_layer(copy).rpartition(".")[2]
     _edit(
         copy,
         lambda tensors: {n: t * 0 if n.endswith(f"{kind}.lora_B.weight") else t for n, t in tensors.items()},
@@ -189,7 +161,7 @@ def layers_without_gradient(copy: Copy) -> Place:
 
 def _second_block(copy: Copy) -> str:
     """A layer of block 1 whose counterpart in block 0 has factors too."""
-    layers = {name.partition(".lora_")[0] for name in _names(copy) if ".lora_A." in name}
+    layers = {name.partition(".lora_")[0] for name in adapter_names(copy) if ".lora_A." in name}
     for layer in sorted(layers):
         if ".1." in layer and layer.replace(".1.", ".0.", 1) in layers and "to_q" in layer:
             return layer
@@ -214,7 +186,7 @@ def saved_in_part(copy: Copy) -> Place:
 @fault("GM801", "coverage", layer=_LORA, kind=_KIND)
 def half_of_a_pair(copy: Copy) -> Place:
     """The lora_B of one layer is not in the file, and its lora_A is."""
-    name = f"{_layer(copy)}.lora_B.weight"
+    name = f"{adapter_layer(copy)}.lora_B.weight"
     _edit(copy, lambda tensors: {n: t for n, t in tensors.items() if n != name})
     return _place(copy, _bare(name))
 
@@ -248,7 +220,7 @@ def names_of_another_implementation(copy: Copy) -> Place:
 )
 def wrapper_in_the_names(copy: Copy) -> Place:
     """PEFT's wrapper stands in the names, in place of the component's: a loader finds no LoRA."""
-    component = _component(copy)
+    component = adapter_component(copy)
     _edit(
         copy,
         lambda tensors: {
@@ -276,9 +248,9 @@ def block_beyond_the_depth(copy: Copy) -> Place:
 )
 def magnitudes_of_dora_dropped(copy: Copy) -> Place:
     """The header says DoRA, and the magnitudes are in no file."""
-    stored = _config(copy)
+    stored = adapter_config(copy)
     prefix = next(iter(stored)).partition(".")[0]
-    edit_metadata(_file(copy), **{_METADATA: json.dumps(stored | {f"{prefix}.use_dora": True})})
+    edit_metadata(adapter_file(copy), **{METADATA: json.dumps(stored | {f"{prefix}.use_dora": True})})
     return _place(copy)
 
 
@@ -292,10 +264,11 @@ def magnitudes_of_dora_dropped(copy: Copy) -> Place:
 )
 def pattern_that_matches_nothing(copy: Copy) -> Place:
     """The alpha of some layers is given by a pattern that no layer matches."""
-    stored = _config(copy)
+    stored = adapter_config(copy)
     prefix = next(iter(stored)).partition(".")[0]
     edit_metadata(
-        _file(copy), **{_METADATA: json.dumps(stored | {f"{prefix}.alpha_pattern": {"^no_such_layer": 100}})}
+        adapter_file(copy),
+        **{METADATA: json.dumps(stored | {f"{prefix}.alpha_pattern": {"^no_such_layer": 100}})},
     )
     return _place(copy)
 
@@ -314,7 +287,7 @@ def factor_that_is_no_number(copy: Copy) -> Place:
 @fault("GM101", "coverage", layer=_LORA, kind=_KIND)
 def adapter_cut_short(copy: Copy) -> Place:
     """The adapter's file ends early."""
-    file = copy.own(_file(copy))
+    file = copy.own(adapter_file(copy))
     with file.open("r+b") as stream:
         stream.truncate(file.stat().st_size - 100)
     return Place(None, ADAPTER)
@@ -333,6 +306,6 @@ def old_adapter_above_the_new_one(copy: Copy) -> Place:
     """An older adapter lies in the folder, and the result of the run in a folder below it."""
     inner = copy.folder / "lora_weights"
     inner.mkdir()
-    copy.write(inner / ADAPTER, _file(copy).read_bytes())
+    copy.write(inner / ADAPTER, adapter_file(copy).read_bytes())
     _edit(copy, lambda tensors: {n: t * 0.5 for n, t in tensors.items()})
     return Place(None)

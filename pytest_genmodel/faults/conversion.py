@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_genmodel.checkpoints.checkpoint import INDEX
 from pytest_genmodel.faults.copy import Copy, clone
 from pytest_genmodel.faults.editing import ADAPTER, edit, edit_metadata
+from pytest_genmodel.faults.lora_file import METADATA, adapter_component, adapter_config, adapter_file
 from pytest_genmodel.faults.registry import Place, fault
 from pytest_genmodel.faults.stored import Change, Entries, Entry
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _VALUES, _QUANT = "weights-values", "quantization"
 _FLOAT8 = "https://github.com/Lightricks/LTX-2/pull/172"
-_METADATA = "lora_adapter_metadata"
 
 
 def _each(copy: Copy, pattern: str, change: Change, component: str | None = None) -> Place:
@@ -233,19 +233,10 @@ def one_expert_twice(copy: Copy) -> Place:
     return Place("transformer_2", "transformer_2/")
 
 
-def _component(copy: Copy) -> str:
-    from pytest_genmodel.checkpoints.safetensors_header import read_header
-
-    file = copy.folder / ADAPTER
-    if not file.is_file():
-        copy.does_not_apply(f"the adapter is no {ADAPTER} of diffusers'")
-    return sorted(read_header(file).tensors)[0].partition(".")[0]
-
-
 @fault("GM808", layer="lora", severity="warning", kind="adapter")
 def kind_of_layer_not_saved(copy: Copy) -> Place:
     """The save left out every layer of one kind that the configuration says was trained."""
-    component = _component(copy)
+    component = adapter_component(copy)
 
     def drop(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         kept = {name: tensor for name, tensor in tensors.items() if ".to_v." not in name}
@@ -253,7 +244,7 @@ def kind_of_layer_not_saved(copy: Copy) -> Place:
             copy.does_not_apply("the adapter has no factors for to_v")
         return kept
 
-    edit(copy.folder / ADAPTER, drop)
+    edit(adapter_file(copy), drop)
     return Place(component, f"{ADAPTER}:target_modules")
 
 
@@ -265,14 +256,9 @@ def kind_of_layer_not_saved(copy: Copy) -> Place:
 )
 def layers_trained_whole_not_saved(copy: Copy) -> Place:
     """The configuration says that the last layer was trained whole, and the file holds factors alone."""
-    from pytest_genmodel.checkpoints.safetensors_header import read_header
-
-    component = _component(copy)
-    text = read_header(copy.folder / ADAPTER).metadata.get(_METADATA)
-    if text is None:
-        copy.does_not_apply("the adapter has no configuration in its header")
-    stored = json.loads(text) | {f"{component}.modules_to_save": ["proj_out"]}
-    edit_metadata(copy.folder / ADAPTER, **{_METADATA: json.dumps(stored)})
+    component = adapter_component(copy)
+    stored = adapter_config(copy) | {f"{component}.modules_to_save": ["proj_out"]}
+    edit_metadata(adapter_file(copy), **{METADATA: json.dumps(stored)})
     return Place(component, f"{ADAPTER}:modules_to_save")
 
 
@@ -284,6 +270,6 @@ def layers_trained_whole_not_saved(copy: Copy) -> Place:
 )
 def average_of_the_factors_ran_away(copy: Copy) -> Place:
     """The average of the factors was moved the wrong way: they grew a thousandfold, and the loss looked well."""
-    component = _component(copy)
-    edit(copy.folder / ADAPTER, lambda tensors: {n: t * 1e3 for n, t in tensors.items()})
+    component = adapter_component(copy)
+    edit(adapter_file(copy), lambda tensors: {n: t * 1e3 for n, t in tensors.items()})
     return Place(component)

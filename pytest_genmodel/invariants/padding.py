@@ -12,6 +12,7 @@ from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.pipelines.component_calls import ComponentCall, record_sample
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.recording import innermost
 
@@ -113,7 +114,7 @@ def _tokens(pipeline: Pipeline, call: ComponentCall, arguments: Mapping[str, Any
     after = _replayed(pipeline, call, {**arguments, "input_ids": changed})
     if before.shape[:2] != mask.shape:
         return
-    gap = _distance(after[mask], before[mask])
+    gap = distance(after[mask], before[mask])
     if not gap <= _limit(pipeline):
         yield Finding(
             "GM914",
@@ -183,7 +184,7 @@ def _states(
     changed = torch.where(mask[..., None], states, noise.to(states.dtype))
     before = _replayed(pipeline, call, arguments)
     after = _replayed(pipeline, call, {**arguments, STATES: changed})
-    gap = _distance(after, before)
+    gap = distance(after, before)
     if not gap <= _limit(pipeline):
         yield Finding(
             "GM913",
@@ -217,10 +218,6 @@ def _zeros(pipeline: Pipeline, calls: Mapping[str, ComponentCall]) -> Iterator[F
             location=STATES,
             cause="the text is cut, or filled up, before the mask is applied to it",
         )
-
-
-def _distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(1e-30))
 
 
 def _limit(pipeline: Pipeline) -> float:

@@ -37,9 +37,6 @@ class Table:
     largest: float
 
 
-Shape = Sequence[int]
-
-
 def rotary_table(class_name: str, config: Mapping[str, Any], seen: Mapping[str, Any]) -> Table | None:
     """The table by the denoiser's class and effective configuration; None for a class that is not known here.
 

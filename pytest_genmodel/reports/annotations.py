@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_genmodel.reports.entries import Entry, Listing, Unjudged, listing
 from pytest_genmodel.reports.replay import replay_of
-from pytest_genmodel.reports.text import printable
+from pytest_genmodel.reports.text import printable, shortened
 
 MOST = 10
 """GitHub keeps ten annotations of a kind from a step and drops the others (its toolkit's problem-matchers.md)."""
@@ -55,7 +55,7 @@ def command(kind: str, title: str, message: str, file: str | None = None, line: 
     """
     properties = {"file": file, "line": str(line) if file and line > 1 else None, "title": title}
     spelled = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
-    return f"::{kind} {spelled}::{_data(_cut(message))}"
+    return f"::{kind} {spelled}::{_data(shortened(message, MOST_TEXT))}"
 
 
 def _finding(kind: str, entry: Entry, document: Mapping[str, Any], several: bool) -> str:
@@ -87,10 +87,6 @@ def _not_judged(group: Sequence[Unjudged], document: Mapping[str, Any], several:
     if again := replay_of(document, group[0].id):
         parts.append(f"replay: {again}")
     return command("error", f"{title}{of} could not be judged", "\n".join(parts))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]} ..."
 
 
 def _data(text: str) -> str:

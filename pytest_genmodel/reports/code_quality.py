@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.reports.entries import Entry, Unjudged, listing
-from pytest_genmodel.reports.text import printable
+from pytest_genmodel.reports.text import printable, shortened
 
 SEVERITIES = {"error": "critical", "warning": "minor", "note": "info"}
 """GitLab's words: info, minor, major, critical, blocker."""
@@ -53,9 +53,8 @@ def _unjudged(one: Unjudged) -> dict[str, Any]:
 
 
 def _spelled(text: str, check: str, fingerprint: str, severity: str, path: str, line: int) -> dict[str, Any]:
-    flat = " ".join(printable(text).split())
     return {
-        "description": flat if len(flat) <= MOST_TEXT else f"{flat[:MOST_TEXT]} ...",
+        "description": shortened(" ".join(printable(text).split()), MOST_TEXT),
         "check_name": check,
         "fingerprint": fingerprint,
         "severity": severity,

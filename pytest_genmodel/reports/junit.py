@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_genmodel.diagnosis.limit import KEY, measured_text
-from pytest_genmodel.reports.text import printable
+from pytest_genmodel.reports.text import printable, shortened
 
 MOST_TEXT = 500
 
@@ -38,5 +38,4 @@ def properties(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _short(text: str) -> str:
-    flat = printable(text).replace("\n", "\\n")
-    return flat if len(flat) <= MOST_TEXT else f"{flat[:MOST_TEXT]} ..."
+    return shortened(printable(text).replace("\n", "\\n"), MOST_TEXT)

@@ -13,7 +13,7 @@ from typing import Any
 from pytest_genmodel.reports.counts import count
 from pytest_genmodel.reports.entries import Entry, Listing, listing
 from pytest_genmodel.reports.replay import replay_of
-from pytest_genmodel.reports.text import printable
+from pytest_genmodel.reports.text import printable, shortened
 
 MOST_BYTES = 1_000_000
 """GitHub refuses a step's summary of more than 1 MiB, whole."""
@@ -81,9 +81,7 @@ def append_summary(document: Mapping[str, Any], path: Path) -> None:
 
 def text(value: object, most: int = MOST_TEXT) -> str:
     """What anyone may have written, as plain text in one line of Markdown, inside a table or outside."""
-    flat = " ".join(printable(str(value)).split())
-    if len(flat) > most:
-        flat = f"{flat[:most]} ..."
+    flat = shortened(" ".join(printable(str(value)).split()), most)
     outside, *rest = flat.split("`")
     if len(rest) % 2:  # a backtick without its partner
         return _escaped(flat)
@@ -101,9 +99,7 @@ def _escaped(flat: str, at_start: bool = True) -> str:
 
 def code(value: object, most: int = MOST_TEXT) -> str:
     """A name in the letters of code, whatever is in it."""
-    flat = printable(str(value)).replace("\n", "\\n")
-    if len(flat) > most:
-        flat = f"{flat[:most]} ..."
+    flat = shortened(printable(str(value)).replace("\n", "\\n"), most)
     if flat == flat.strip() != "" and all(char.isalnum() or char in _IN_CODE for char in flat):
         return f"`{flat}`"
     return f"<code>{_entities(flat)}</code>"

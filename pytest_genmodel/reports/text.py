@@ -128,6 +128,11 @@ def printable(text: str) -> str:
     return _COMMAND.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", text)
 
 
+def shortened(text: str, most: int) -> str:
+    """`text`, cut off where it is longer than `most` characters, which is shown."""
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
 def size_text(size: float) -> str:
     """A number of bytes in the unit that suits it: `4.1 MB` (a million bytes)."""
     power = 0

@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_genmodel.diagnosis.allowance import Allowance
+from pytest_genmodel.diagnosis.allowance import Allowance, as_found
 from pytest_genmodel.diagnosis.limit import KEY, PARAMETER
 from pytest_genmodel.diagnosis.rules import RULES, failing
 from pytest_genmodel.errors import BadInputError
@@ -94,7 +94,7 @@ def _check(run: SavedRun, policy: NewPolicy) -> None:
 def _verdict(run: SavedRun, given: Mapping[str, Any], policy: NewPolicy, strict: bool) -> dict[str, Any]:
     verdict = deepcopy(dict(given))
     invariant = str(verdict["invariant"])
-    findings = [_as_found(finding) if policy.forget_allowed else finding for finding in verdict["findings"]]
+    findings = [as_found(finding) if policy.forget_allowed else finding for finding in verdict["findings"]]
     unknown: list[str] = []
     tolerance = policy.tolerances.get(invariant, policy.tolerances.get(""))
     compared = run.comparisons.get(key(verdict), ())
@@ -207,30 +207,11 @@ def _found(
     }
 
 
-def _as_found(finding: dict[str, Any]) -> dict[str, Any]:
-    """A finding as it was before it was allowed."""
-    allowed = finding.get("allowed")
-    if not allowed:
-        return finding
-    message = str(finding["message"]).removesuffix(f" (allowed: {allowed['reason']})")
-    return {**finding, "message": message, "severity": allowed["severity"], "allowed": None}
-
-
 def _allowed(finding: dict[str, Any], allow: Sequence[Allowance], digest: str | None) -> dict[str, Any]:
     """A note of a finding that is allowed; what was a note stays one."""
     if finding["severity"] == "note":
         return finding
     for allowance in allow:
         if allowance.covers(finding) and allowance.holds_for(digest):
-            return {
-                **finding,
-                "severity": "note",
-                "message": f"{finding['message']} (allowed: {allowance.reason})",
-                "allowed": {
-                    "allowance": allowance.target,
-                    "reason": allowance.reason,
-                    "by": allowance.by,
-                    "severity": finding["severity"],
-                },
-            }
+            return {**finding, **allowance.note(finding["message"], finding["severity"])}
     return finding

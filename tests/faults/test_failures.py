@@ -20,6 +20,7 @@ from pytest_genmodel.reports.text import verdict_text
 from pytest_genmodel.tensors.smallest import NO_TOLERANCE
 from pytest_genmodel.training.full import train_full
 from tests.editing import TO_Q, TRANSFORMER, VAE, edit_json, edit_tensors
+from tests.inner import DRIFTS
 
 pytest_plugins = ["tests.inner"]
 
@@ -211,25 +212,6 @@ def test_the_command_under_another_ini_file_and_of_several_candidates(pytester, 
     assert again[-1] == "genmodel::checkpoint::same_weights[run 17's]"
     assert _codes(first) == _codes(second) == ["GM304"]
     second.assert_outcomes(failed=1)
-
-
-DRIFTS = """
-import pytest
-from diffusers import CogVideoXImageToVideoPipeline as Pipeline
-
-prepare, calls = Pipeline.prepare_latents, []
-
-def drifting(self, *args, **kwargs):
-    latents, image = prepare(self, *args, **kwargs)
-    calls.append(1)
-    return latents + (0.001 if len(calls) == 2 else 0.0), image
-
-def pytest_configure(config):
-    Pipeline.prepare_latents = drifting
-
-def pytest_unconfigure(config):
-    Pipeline.prepare_latents = prepare
-"""
 
 
 @pytest.mark.parametrize("claim", ["seeded_sampling", "save_load_round_trip"])

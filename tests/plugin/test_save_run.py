@@ -10,27 +10,12 @@ from pytest_genmodel.baselines.store import Store
 from pytest_genmodel.cli.main import main
 from pytest_genmodel.runs.saved import read
 from tests.editing import TO_Q, TRANSFORMER, edit_tensors
+from tests.inner import DRIFTS
 
 pytest_plugins = ["tests.inner"]
 
 SAVE = "--genmodel-save-run=run"
 SHORT = ("--genmodel-steps=2", "--genmodel-frames=9")
-DRIFTS = """
-from diffusers import CogVideoXImageToVideoPipeline as Pipeline
-
-prepare, calls = Pipeline.prepare_latents, []
-
-def drifting(self, *args, **kwargs):
-    latents, image = prepare(self, *args, **kwargs)
-    calls.append(1)
-    return latents + (0.001 if len(calls) == 2 else 0.0), image
-
-def pytest_configure(config):
-    Pipeline.prepare_latents = drifting
-
-def pytest_unconfigure(config):
-    Pipeline.prepare_latents = prepare
-"""
 
 
 def test_a_failure_is_judged_again_under_the_tolerance_that_it_told(run, pytester, capsys):

@@ -9,6 +9,7 @@ from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.pipelines.conditions import TIME, conditions_of
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.pipelines.effective import effective_config
 from pytest_genmodel.pipelines.observed_run import Denoised, ObservedRun
 from pytest_genmodel.pipelines.recording import Recorded
@@ -246,7 +247,7 @@ def _latents(context: Context, run: ObservedRun) -> Iterator[Finding]:
     z, d = (value[:, -frames:][:, start:].flatten(1).double() for value in (last, given))
     gain, offset = _scale(context, config, len(z))
     expected = z * gain[:, None] + offset[:, None]
-    error = float((d - expected).norm() / expected.norm().clamp_min(1e-30))
+    error = distance(d, expected)
     limit = 10 * STRENGTH.get(context.candidate.placement.dtype, STRENGTH["bfloat16"])
     if error <= limit:
         context.measure(decoded_latents=round(error, 9))
