@@ -56,13 +56,7 @@ def save_load_round_trip(context: Context, *, tolerance: Tolerance | str | None 
     after = reloaded.sample(context.probe, transformation="save and reload")
     difference = compare_samples(context, "saved and loaded again", "GM604", after, before, tolerance)
     if difference is not None:
-        finding = Finding(
-            "GM604",
-            difference.message,
-            location=difference.location,
-            cause=difference.cause,
-            evidence=difference.evidence,
-        )
+        finding = difference.finding("GM604")
         yield finding
         sides = Side(reloaded), Side(pipeline)
         yield from after_difference(context, *sides, context.probe, (after, before), [finding])

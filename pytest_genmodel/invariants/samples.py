@@ -27,6 +27,10 @@ class SampleDifference:
     cause: str | None
     evidence: Mapping[str, Any]
 
+    def finding(self, code: str) -> Finding:
+        """The difference as a finding of this rule."""
+        return Finding(code, self.message, location=self.location, cause=self.cause, evidence=self.evidence)
+
 
 @dataclass(frozen=True)
 class SampleComparison:

@@ -307,13 +307,7 @@ def _sample(context: Context, trained: Trained, tolerance: Tolerance | str | Non
     if difference := compare_samples(
         context, "trained at rate zero", "GM705", after, before, limit, ends=True
     ):
-        finding = Finding(
-            "GM705",
-            difference.message,
-            location=difference.location,
-            cause=difference.cause,
-            evidence=difference.evidence,
-        )
+        finding = difference.finding("GM705")
         yield finding
         sides = Side(derived), Side(context.candidate)
         yield from after_difference(context, *sides, context.probe, (after, before), [finding])

@@ -12,12 +12,26 @@ from .cogvideox import WORDS
 from .encoders import T5_WIDTH, t5_encoder
 from .registry import TinyPipeline
 from .tokenizers import t5_tokenizer
-from .weights import seeded, wake
+from .weights import give_statistics, seeded, wake
 
 TEXT_LENGTH = 128
 LATENT_CHANNELS = 8
 SEED = 20241122
 PROBE = {"height": 32, "width": 32, "frames": 9}
+
+
+def scheduler() -> Any:
+    """Return the scheduler of LTX-Video and LTX-2: flow matching, shifted by the number of tokens."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True,
+        base_image_seq_len=1024,
+        base_shift=0.95,
+        max_image_seq_len=4096,
+        max_shift=2.05,
+        shift_terminal=0.1,
+    )
 
 
 def build_image_to_video() -> Any:
@@ -26,17 +40,9 @@ def build_image_to_video() -> Any:
     It samples 32 x 32 pixels and 4k + 1 frames: latents of 2 x 2 for each fourth frame, packed into tokens. Equal in
     every process; the caller's random state is left alone.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline
+    from diffusers import LTXImageToVideoPipeline
 
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True,
-        base_image_seq_len=1024,
-        base_shift=0.95,
-        max_image_seq_len=4096,
-        max_shift=2.05,
-        shift_terminal=0.1,
-    )
-    return LTXImageToVideoPipeline(scheduler=scheduler, **_parts(SEED))
+    return LTXImageToVideoPipeline(scheduler=scheduler(), **_parts(SEED))
 
 
 def build_condition() -> Any:
@@ -57,7 +63,6 @@ def _parts(seed: int) -> dict[str, Any]:
 
 
 def _vae() -> Any:
-    import torch
     from diffusers import AutoencoderKLLTXVideo
 
     vae = AutoencoderKLLTXVideo(
@@ -69,9 +74,7 @@ def _vae() -> Any:
         spatio_temporal_scaling=(True, True, False, False),
         decoder_spatio_temporal_scaling=(True, True, False, False),
     )
-    # A trained model has statistics of its latents here; zeros and ones would hide a table that is never read.
-    vae.latents_mean = torch.randn(LATENT_CHANNELS) * 0.3
-    vae.latents_std = torch.rand(LATENT_CHANNELS) * 0.5 + 0.5
+    give_statistics(vae)
     return vae
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from .cogvideox import WORDS
+from .ltx import scheduler
 from .registry import TinyPipeline
 from .tokenizers_bpe import gemma_tokenizer
-from .weights import seeded, wake
+from .weights import give_statistics, seeded, wake
 
 TEXT_LENGTH = 1024
 """What the call pads a prompt to."""
@@ -30,16 +31,8 @@ def build() -> Any:
     It samples multiples of 32 pixels and 4k + 1 frames, with sound. Equal in every process; the caller's random state
     is left alone.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, LTX2ImageToVideoPipeline
+    from diffusers import LTX2ImageToVideoPipeline
 
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True,
-        base_image_seq_len=1024,
-        base_shift=0.95,
-        max_image_seq_len=4096,
-        max_shift=2.05,
-        shift_terminal=0.1,
-    )
     words = (*WORDS, *(f"▁{word}" for word in WORDS))
     tokenizer = gemma_tokenizer(words, max_length=TEXT_LENGTH, padding_side="left")
     with seeded(SEED):
@@ -54,7 +47,7 @@ def build() -> Any:
         for module in modules.values():
             wake(module)
             module.eval()
-    return LTX2ImageToVideoPipeline(scheduler=scheduler, tokenizer=tokenizer, **modules)
+    return LTX2ImageToVideoPipeline(scheduler=scheduler(), tokenizer=tokenizer, **modules)
 
 
 def _text_encoder(vocabulary: int) -> Any:
@@ -107,7 +100,6 @@ def _connectors() -> Any:
 
 
 def _vae() -> Any:
-    import torch
     from diffusers import AutoencoderKLLTX2Video
 
     vae = AutoencoderKLLTX2Video(
@@ -125,14 +117,11 @@ def _vae() -> Any:
         upsample_residual=(False, False),
         upsample_factor=(1, 1),
     )
-    # A trained model has statistics of its latents here; zeros and ones would hide a table that is never read.
-    vae.latents_mean = torch.randn(LATENT_CHANNELS) * 0.3
-    vae.latents_std = torch.rand(LATENT_CHANNELS) * 0.5 + 0.5
+    give_statistics(vae)
     return vae
 
 
 def _audio_vae() -> Any:
-    import torch
     from diffusers import AutoencoderKLLTX2Audio
 
     vae = AutoencoderKLLTX2Audio(
@@ -143,8 +132,7 @@ def _audio_vae() -> Any:
         latent_channels=AUDIO_CHANNELS,
         mel_bins=MEL_BINS,
     )
-    vae.latents_mean = torch.randn(vae.latents_mean.shape) * 0.3
-    vae.latents_std = torch.rand(vae.latents_std.shape) * 0.5 + 0.5
+    give_statistics(vae)
     return vae
 
 
