@@ -7,12 +7,14 @@ large is cut into tasks, always the same ones, and :func:`in_threads` does them.
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 THREADS = 2
 """Enough for two readers of a cold disk, which matters more than anything else there, and for every runner."""
@@ -59,11 +61,50 @@ def in_threads(
     if threads == 1:
         yield from map(work, tasks)
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="genmodel", initializer=_take_count)
-    try:
-        yield from pool.map(work, tasks)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with _HeldInterrupt() as interrupt:
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="genmodel", initializer=_take_count)
+        try:
+            for result in pool.map(work, tasks):
+                interrupt.deliver()
+                yield result
+                interrupt.deliver()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _HeldInterrupt:
+    """Ctrl-C, held back from the body until `deliver` or its end, and then given to whoever handled it before.
+
+    CPython raises KeyboardInterrupt between any two steps, also between those of the locks with which a pool is waited
+    for: one that is then released twice ends the job with `RuntimeError: release unlocked lock`, one that is never
+    released lets it hang. In the main thread alone, where signals arrive; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before: Callable[[int, FrameType | None], Any] | None = None
+        self._held: int | None = None
+
+    def __enter__(self) -> _HeldInterrupt:
+        before = signal.getsignal(signal.SIGINT)
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            self._before = before
+            signal.signal(signal.SIGINT, self._hold)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ours = signal.getsignal(signal.SIGINT) == self._hold
+        if ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._before)
+        self.deliver()
+
+    def _hold(self, number: int, _: FrameType | None) -> None:
+        self._held = number
+
+    def deliver(self) -> None:
+        """Let a signal that came have its effect here."""
+        number, self._held = self._held, None
+        if number is not None and self._before is not None:
+            self._before(number, None)
 
 
 def _take_count() -> None:

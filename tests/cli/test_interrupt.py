@@ -85,7 +85,7 @@ def test_ctrl_c_takes_the_bar_away_and_ends_with_130(large, temporary, command):
     child.expect(pexpect.EOF)
     child.close()
 
-    assert (child.exitstatus, child.signalstatus) == (130, None)
+    assert (child.exitstatus, child.signalstatus) == (130, None), child.before
     lines = [line.removeprefix("^C").strip() for line in shown(seen + child.before)]
     assert [line for line in lines if line][-1] == "genmodel: interrupted"
     assert not [line for line in lines if "%" in line]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -80,6 +82,38 @@ def test_first_exception_of_a_thread_ends_the_job():
     with pytest.raises(KeyboardInterrupt):
         list(module.in_threads(work, range(10_000), 2))
     assert len(done) < 10_000
+
+
+def test_ctrl_c_arrives_between_two_results_and_nowhere_else():
+    """Within the pool's own locks it would leave one of them taken, or release it twice."""
+    done, seen = [], []
+
+    def work(number):
+        seen.append(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        if number == 3:
+            signal.raise_signal(signal.SIGINT)
+        done.append(number)
+        time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(module.in_threads(work, range(10_000), 2))
+
+    assert 0 < len(done) < 10_000
+    assert not any(seen)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_that_only_takes_note_lets_the_job_end():
+    noted = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        work = lambda number: number or signal.raise_signal(signal.SIGINT)  # noqa: E731
+        results = list(module.in_threads(work, range(100), 2))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert results[1:] == list(range(1, 100))
+    assert noted == [signal.SIGINT]
 
 
 def test_threads_of_ours_use_one_intra_op_thread_each():
