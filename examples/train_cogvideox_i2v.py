@@ -144,6 +144,8 @@ def save_lora(pipeline, transformer, output: Path) -> None:
 
 def save_state(accelerator: Accelerator, ema: EMAModel | None, folder: Path, step: int) -> None:
     accelerator.save_state(str(folder))
+    if not accelerator.is_main_process:
+        return
     if ema is not None:
         torch.save(ema.state_dict(), folder / "ema.pt")
     (folder / "trainer_state.json").write_text(json.dumps({"step": step}))
@@ -215,8 +217,9 @@ def main(arguments: list[str] | None = None) -> None:
         items = accelerator.skip_first_batches(loader, seen) if seen else loader
         seen = 0
         for item in items:
-            # The noise of a step depends on the step alone, so that a resumed run draws what the whole run drew.
-            generator.manual_seed(args.seed + step)
+            # The noise of a step depends on the step alone, so that a resumed run draws what the whole run drew; each
+            # process draws its own.
+            generator.manual_seed(args.seed + step * accelerator.num_processes + accelerator.process_index)
             with torch.no_grad():
                 batch = encoded(pipeline, item, device, args.cache_dir)
             with accelerator.autocast():
@@ -239,6 +242,8 @@ def main(arguments: list[str] | None = None) -> None:
     if ema is not None:
         ema.copy_to(parameters)
     transformer.eval()
+    if not accelerator.is_main_process:
+        return  # every process holds the same weights, and one writes them
     if args.training_type == "lora":
         save_lora(pipeline, transformer, args.output_dir)
     else:

@@ -256,8 +256,7 @@ def check_path(path: str) -> None:
     Raises:
         pytest.UsageError: it cannot.
     """
-    import os
+    from pytest_genmodel.whole_file import can_be_written
 
-    parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
-    if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+    if not can_be_written(Path(path)):
         raise pytest.UsageError(f"--genmodel-baseline={path}: cannot be written there")

@@ -5,7 +5,6 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from pytest_genmodel import settings
 from pytest_genmodel.stash import REPORT, SESSION
+from pytest_genmodel.whole_file import can_be_written
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 def check_report_paths(session: GenmodelSession) -> None:
     """Find out before an hour of sampling that the report cannot be written."""
-    for name in ("json", "report", "sarif", "code-quality", "summary"):
+    for name in ("json", "report", "sarif", "code-quality", "summary", "calibrate"):
         path = getattr(session.settings, name.replace("-", "_"))
-        if path is None:
+        if path is None or (name == "calibrate" and Path(path).is_file()):
             continue
-        parent = next((folder for folder in Path(path).resolve().parents if folder.exists()), None)
-        if Path(path).is_dir() or parent is None or not parent.is_dir() or not os.access(parent, os.W_OK):
+        if not can_be_written(Path(path)):
             raise pytest.UsageError(f"--genmodel-{name}={path}: cannot be written there")
     if session.settings.save_run is not None:
         _check_run(session.settings.save_run)
@@ -117,13 +116,13 @@ class Collecting:
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Write the summary, and what else there is to know of the run."""
-        from pytest_genmodel.reports.terminal import write_summary
+        from pytest_genmodel.reports.terminal import columns, write_summary
         from pytest_genmodel.reports.text import fold
 
         write_summary(terminalreporter, self.report)
         for entry in self.report.allowances:
             if entry["note"]:
-                terminalreporter.write_line(fold(entry["note"], "  note: "))
+                terminalreporter.write_line(fold(entry["note"], "  note: ", columns(terminalreporter)))
         for folder in self.kept:
             terminalreporter.write_line(f"work files are kept in {folder} (--genmodel-keep)")
         for problem in self.problems:

@@ -29,7 +29,10 @@ class GenmodelCollector(pytest.Collector):
         self.genmodel = genmodel
 
     def collect(self) -> Iterator[pytest.Collector]:
-        """One collector for each group of claims."""
+        """One collector for each group of claims; raises a collection error where a named function is not there."""
+        given = self.genmodel.settings
+        _check_named("--genmodel-trainer", given.trainer)
+        _check_named("--genmodel-sampler", given.sampler)
         for group in SUITE:
             yield GenmodelGroup.from_parent(self, name=group, genmodel=self.genmodel)
 
@@ -69,17 +72,26 @@ def _given(config: pytest.Config, what: str) -> str | Callable[..., Any] | None:
     given: str | Callable[..., Any] | None = getattr(config.hook, f"pytest_genmodel_{what}")(config=config)
     if given is None or callable(given):
         return given
+    if not isinstance(given, str):
+        raise pytest.Collector.CollectError(
+            f"pytest_genmodel_{what}: a function, or a text that names one, was expected, not {given!r}"
+        )
+    _check_named(f"pytest_genmodel_{what}", given)
+    return given
+
+
+def _check_named(source: str, name: str | None) -> None:
+    """Import what the user named, before an hour of judging: a collection error of one line where it is not there."""
+    if name is None:
+        return
     from pytest_genmodel.errors import BadInputError
     from pytest_genmodel.training.trainers import trainer_named
     from pytest_genmodel.transformations.own_sample import inference_named
 
     try:
-        if not isinstance(given, str):
-            raise BadInputError(f"a function, or a text that names one, was expected, not {given!r}")
-        (trainer_named if what == "trainer" else inference_named)(given)
+        (trainer_named if source.endswith("trainer") else inference_named)(name)
     except BadInputError as error:
-        raise pytest.Collector.CollectError(f"pytest_genmodel_{what}: {error}") from None
-    return given
+        raise pytest.Collector.CollectError(f"{source}: {error}") from None
 
 
 class SuiteItem(pytest.Item):

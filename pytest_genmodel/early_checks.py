@@ -23,6 +23,7 @@ def check_specs(session: GenmodelSession) -> None:
     from pytest_genmodel.pipelines.families import family_of
     from pytest_genmodel.pipelines.placement import resolve_placement
     from pytest_genmodel.pipelines.probing import check_image
+    from pytest_genmodel.pipelines.resolve import check_hub
 
     settings = session.settings
     reference = _peek(settings.reference) if settings.reference is not None else None
@@ -44,6 +45,8 @@ def check_specs(session: GenmodelSession) -> None:
     for spec in settings.candidates:
         if (found := _peek(spec)) is not None:
             _check_candidate(session, found, reference)
+    for spec in filter(None, (settings.reference, *settings.candidates)):
+        check_hub(spec)
 
 
 def check_baseline(session: GenmodelSession) -> None:

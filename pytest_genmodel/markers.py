@@ -84,20 +84,30 @@ def _claim(mark: pytest.Mark, where: str) -> MarkedClaim:
     from pytest_genmodel.diagnosis.allowance import ALLOW
     from pytest_genmodel.errors import BadInputError
     from pytest_genmodel.invariants.registry import find
+    from pytest_genmodel.tensors.tolerance import Tolerance
 
     if len(mark.args) != 1 or not isinstance(mark.args[0], str):
         raise pytest.Collector.CollectError(
-            f"{where}: @pytest.mark.invariant takes one name and keyword parameters, not {mark.args!r}"
+            f"{where}: @pytest.mark.invariant takes one name and keyword parameters, as "
+            f'@pytest.mark.invariant("coverage"), not {_spelled(mark)}'
         )
     parameters = dict(mark.kwargs)
     try:
         given = parameters.pop(ALLOW, None)
-        find(mark.args[0]).check(parameters)
+        found = find(mark.args[0])
+        found.check(parameters)
+        if found.is_ours and isinstance(tolerance := parameters.get("tolerance"), str):
+            Tolerance.parse(tolerance)
         if given is not None:
             parameters[ALLOW] = _allowances(given)
     except BadInputError as error:
         raise pytest.Collector.CollectError(f"{where}: {error}") from None
     return MarkedClaim(mark.args[0], parameters)
+
+
+def _spelled(mark: pytest.Mark) -> str:
+    given = [*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())]
+    return f"({', '.join(given)})"
 
 
 def _allowances(given: object) -> Allowances:

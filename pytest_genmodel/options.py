@@ -262,8 +262,7 @@ OPTIONS = (
     ),
 )
 
-WRITES = (
-    *("json", "report", "sarif", "code-quality", "summary", "annotations"),
-    *("calibrate", "keep", "update-baseline", "save-run"),
-)
+REPORTS = ("json", "report", "sarif", "code-quality", "summary", "save-run")
+"""Options that name where a report of the run is written."""
+WRITES = (*REPORTS, "annotations", "calibrate", "keep", "update-baseline")
 """Options that say where it is told, and have no say in what a verdict is."""

@@ -65,11 +65,13 @@ def skip(reason: str) -> NoReturn:
 
 def raise_failures(item: pytest.Item) -> None:
     """Fail with the findings of every failed verdict of `item`."""
+    from pytest_genmodel.reports.terminal import columns
     from pytest_genmodel.reports.text import verdict_text
 
+    width = columns(item.config.pluginmanager.get_plugin("terminalreporter"))
     failed = [verdict for verdict in item.stash.get(VERDICTS, []) if verdict["outcome"] == "failed"]
     if failed:
-        pytest.fail("\n\n".join(verdict_text(verdict) for verdict in failed), pytrace=False)
+        pytest.fail("\n\n".join(verdict_text(verdict, width) for verdict in failed), pytrace=False)
 
 
 def _record(

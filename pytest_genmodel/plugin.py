@@ -189,6 +189,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         session.residency.limit = 2 if both else 1
 
 
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Say what was asked of a run that has no candidate."""
+    session = config.stash.get(SESSION, None)
+    if session is not None and (said := settings.without_candidate(config, session.settings, exitstatus)):
+        terminalreporter.write_line(said, yellow=True)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Raise what a marker's invariant found before the body of the test runs."""

@@ -93,18 +93,22 @@ class Saving:
         """Write the run."""
         if self.config.option.collectonly:
             return
-        if not self.has_workers:
-            entries, problem = self.session.record_candidate()
-            self.entries.update(entries)
-            self._say(problem)
         folder = str(self.session.settings.save_run)
         try:
+            if not self.has_workers:
+                entries, problem = self.session.record_candidate()
+                self.entries.update(entries)
+                self._say(problem)
             self._write(Path(folder))
             self.said = f"the run is kept in {folder} (genmodel judge {folder}; genmodel accept {folder})"
+            return
         except OSError as error:
-            self.said = f"--genmodel-save-run={folder}: cannot be written ({error.strerror or error})"
-            self.failed = True
-            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+            why = f"cannot be written ({error.strerror or error})"
+        except Exception as error:  # a fault of ours must not cost the summary of an hour's run
+            why = f"could not be made ({type(error).__name__}: {error}); please report this"
+        self.said = f"--genmodel-save-run={folder}: {why}"
+        self.failed = True
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def _say(self, problem: str | None) -> None:
         if problem and problem not in self.problems:

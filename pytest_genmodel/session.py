@@ -273,11 +273,11 @@ class GenmodelSession:
 
         denoiser = checkpoint.components.get(family_of(checkpoint).denoiser)
         stored = "F32"
-        if denoiser is not None and denoiser.has_weights:
-            try:
+        try:
+            if denoiser is not None and denoiser.has_weights:
                 stored = next(iter(denoiser.weights.tensors.values())).dtype
-            except (DamagedFileError, StopIteration):
-                stored = "F32"
+        except (DamagedFileError, StopIteration):
+            pass  # what is wrong with it is for the claims that need it
         return resolve_placement(self.settings.device, self.settings.dtype, stored)
 
     @property

@@ -5,13 +5,17 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_genmodel.options import OPTIONS, WRITES, Option
+from pytest_genmodel.options import OPTIONS, REPORTS, WRITES, Option
 
 if TYPE_CHECKING:
     from pytest_genmodel.diagnosis.allowance import Allowance
@@ -95,6 +99,7 @@ def read(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: a value is wrong; one line that names the option and what is accepted.
     """
+    _require_own_ini(config)
     values: dict[str, Any] = {}
     for option in OPTIONS:
         if option.adds:
@@ -129,6 +134,47 @@ def read(config: pytest.Config) -> Settings:
     return _audited(Settings(**values)) if values.get("audit") else Settings(**values)
 
 
+_INI = {
+    "pytest.toml": "",
+    ".pytest.toml": "",
+    "pytest.ini": "",
+    ".pytest.ini": "",
+    "pyproject.toml": "[tool.pytest",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
+"""Files that pytest takes its settings from, and what must stand in them."""
+
+
+def _require_own_ini(config: pytest.Config) -> None:
+    """To pytest, a path that follows its option after a space is a place to look for the ini file.
+
+    Raises:
+        pytest.UsageError: the project's ini file was passed over for that; its policy would be lost without a word.
+    """
+    words = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
+    flags = {option.flag for option in OPTIONS if option.metavar in ("SPEC", "FILE", "FOLDER")}
+    here = config.invocation_params.dir
+    spaced = [pair for pair in pairwise(words) if pair[0] in flags and os.path.exists(here / pair[1])]
+    if not spaced or config.option.inifilename:
+        return
+    own = next((file for folder in (here, *here.parents) if (file := _ini_in(folder)) is not None), None)
+    if own is not None and (config.inipath is None or config.inipath.parent != own.parent):
+        flag, value = spaced[0]
+        raise pytest.UsageError(
+            f"{flag} {value}: with a space, pytest looks for its ini file beside that path and passes over {own}; "
+            f"write {flag}={value}"
+        )
+
+
+def _ini_in(folder: Path) -> Path | None:
+    for name, section in _INI.items():
+        file = folder / name
+        if file.is_file() and section in file.read_text(encoding="utf-8", errors="replace"):
+            return file
+    return None
+
+
 def _allowances(config: pytest.Config, option: Option) -> dict[str, tuple[Allowance, ...]]:
     """What is allowed, by the command line and by the ini file; nothing is imported where there is none."""
     texts = [("option", option.flag, text) for text in config.getoption(option.ini) or ()]
@@ -160,6 +206,19 @@ def again(config: pytest.Config, settings: Settings) -> tuple[str, ...]:
     given = tuple(entry for entry in settings.allow if entry.by != "ini")
     judged = replace(settings, allow=given, audit=False, audit_time=Settings.audit_time, audit_min=None)
     return (*own, *spelled(judged, always=("seed", *(name for name in said if not name.startswith("audit")))))
+
+
+def without_candidate(config: pytest.Config, settings: Settings, exit_status: int) -> str | None:
+    """What to say where the command line asks something of a run that has no candidate; None where all is well."""
+    if settings.candidates:
+        return None
+    said = [option for option in OPTIONS if config.getoption(option.ini) is not None]
+    reports = [option.flag for option in said if option.name in REPORTS]
+    if reports:
+        return f"{', '.join(reports)}: not written, for no candidate was given (--genmodel-ckpt=SPEC)"
+    if said and settings.baseline is None and exit_status == pytest.ExitCode.NO_TESTS_COLLECTED:
+        return "nothing was judged: no candidate was given (--genmodel-ckpt=SPEC)"
+    return None
 
 
 def spelled(settings: Settings, always: Sequence[str] = ()) -> tuple[str, ...]:

@@ -97,12 +97,12 @@ def test_gate_of_each_file_is_red_for_a_damaged_checkpoint_and_writes_what_is_co
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_zero_rate_of_each_file_calls_the_trainer_by_its_full_path(name):
+def test_zero_rate_of_each_file_calls_the_trainer_of_the_repository(name):
     _, zero = commands(name)
 
     assert "--genmodel-ckpt=tiny:cogvideox-i2v" in zero
     [command] = [argument for argument in zero if argument.startswith("--genmodel-train-cmd=")]
-    assert "'$PWD/train.py'" in command
+    assert "python train.py" in command
     assert zero[zero.index("-k") + 1] == "zero_lr or learning"
 
 

@@ -39,7 +39,7 @@ def page() -> str:
         HEAD,
         f"\n{len(faults)} faults, which stand for {len(entries)} threads: {len(caught)} are caught "
         f"({cost['static']} from the files alone, {cost['quick'] + cost['full']} by running the model), "
-        f"{len(faults) - len(caught)} are missed. Applied to: a folder or a LoRA at rest, or a library that is wrong "
+        f"{len(faults) - len(caught)} missed. Applied to: a folder or a LoRA at rest, or a library that is wrong "
         "for candidate and reference alike.\n",
         "\n## Caught\n",
     ]

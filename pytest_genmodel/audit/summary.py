@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from pytest_genmodel.audit.result import Score
 from pytest_genmodel.reports.table import table
+from pytest_genmodel.reports.text import fold
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from pytest_genmodel.settings import Settings
+
+LEAST_SECONDS = 0.05
+"""A claim that took less over all faults did not apply, or its level was not asked for."""
 
 
 def write_summary(terminal: TerminalReporter, score: Score, settings: Settings, passed_over: int) -> None:
@@ -43,12 +47,16 @@ def _body(score: Score, passed_over: int, width: int) -> Iterator[str]:
     layers = [(layer, str(red), str(judged)) for layer, (red, judged) in sorted(score.layers.items())]
     yield ""
     yield from table(("layer", "caught", "of"), layers, width, indent="  ")
+    idle = [name for name, of in score.claims.items() if not of["caught"] and of["seconds"] < LEAST_SECONDS]
     claims = [
         (name, str(of["caught"]), str(of["first"]), f"{of['seconds']:.1f}")
         for name, of in sorted(score.claims.items(), key=lambda item: -int(item[1]["first"]))
+        if name not in idle
     ]
     yield ""
     yield from table(("claim", "caught", "no cheaper one did", "seconds"), claims, width, indent="  ")
+    if idle:
+        yield from fold(", ".join(idle), "  nothing caught, nothing spent: ", width).splitlines()
     for outcome, title in (("missed", "would pass:"), ("warned", "would pass with a warning:")):
         found = score.of(outcome)
         if found:

@@ -9,16 +9,15 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import BadInputError, first_line
+from pytest_genmodel.whole_file import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -210,16 +209,8 @@ class Store:
                 f"{self.path}: the baseline would take {len(content) >> 20} MiB, more than the {MOST_BYTES >> 20} "
                 "that one may have; keep fewer or smaller golden values"
             )
-        beside = self.path.with_name(f".{self.path.name}-{token_hex(4)}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with beside.open("xb") as stream:
-                    stream.write(content)
-                os.replace(beside, self.path)
-            except BaseException:
-                beside.unlink(missing_ok=True)
-                raise
+            write_whole(self.path, content)
         except OSError as error:
             raise BaselineError(f"{self.path}: cannot be written ({error.strerror or error})") from None
         return len(content)

@@ -108,10 +108,11 @@ def scales(adapter: Adapter) -> Scales:
     for module, rank in ranks.items():
         said = {source.name: scale for source in sources if (scale := source.scale(module, rank)) is not None}
         speaking.update(said)
-        by_module[module] = next(iter(said.values()), None)
+        first, *others = said.values() or (None,)
+        by_module[module] = first
         if said:
             names[module] = next(iter(said))
-        if any(not math.isclose(scale, by_module[module] or 0.0, rel_tol=_SAME) for scale in said.values()):
+        if any(not math.isclose(scale, first or 0.0, rel_tol=_SAME) for scale in others):
             conflicts.append(Conflict(module, said))
     unread = tuple(source.name for source in sources if not source.is_read and source.name in speaking)
     return Scales(by_module, ranks, names, tuple(conflicts), unread)

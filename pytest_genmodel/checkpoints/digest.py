@@ -1,17 +1,43 @@
-"""What identifies a component at rest: its content, not its paths, its sharding or its metadata."""
+"""What identifies a checkpoint and its components at rest: content, not paths, sharding or metadata."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_genmodel.checkpoints.checkpoint import Adapter, Checkpoint
 from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.progress import Progress, silent
 
 _BLOCK = 1 << 20
+
+
+def checkpoint_digest(
+    checkpoint: Checkpoint, progress: Progress = silent, *, content: Callable[[str], str] | None = None
+) -> str:
+    """Give a sha256 over class, arguments, adapter and the content of every component; reads every weight.
+
+    Args:
+        checkpoint: a whole one; of a partial one it is the digest of the part.
+        progress: told how many bytes are read.
+        content: gives the digest of a component by its name, where that is known already.
+    """
+    outer = hashlib.sha256(f"{checkpoint.pipeline_class}".encode())
+    outer.update(repr(sorted(checkpoint.pipeline_arguments.items())).encode())
+    for name in sorted(checkpoint.components):
+        own = content(name) if content else component_digest(checkpoint.components[name], progress)
+        outer.update(f"\n{name}={own}".encode())
+    if checkpoint.adapter:
+        outer.update(f"\nadapter={adapter_digest(checkpoint.adapter, progress)}".encode())
+    return outer.hexdigest()
+
+
+def adapter_digest(adapter: Adapter, progress: Progress = silent) -> str:
+    """Give what identifies a LoRA: the digest of its weights, and its configuration."""
+    return f"{adapter.weights.content_digest(progress)}{sorted(adapter.config.items())!r}"
 
 
 def component_digest(component: Component, progress: Progress = silent) -> str:

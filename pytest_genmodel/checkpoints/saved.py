@@ -19,6 +19,7 @@ from pytest_genmodel.checkpoints.formats import (
     lora_adapter,
     weights_file,
 )
+from pytest_genmodel.checkpoints.natural_order import natural_order
 
 DEEPEST = 2
 """Folders between the top and a set, steps not counted (`model_weights/000200` is one deep)."""
@@ -72,7 +73,8 @@ def without_ema(name: str) -> str | None:
 
 
 def _walk(folder: Path, place: str, step: int | None, is_ema: bool, deep: int) -> Iterator[Saved]:
-    entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_natural)
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    entries.sort(key=lambda path: natural_order(path.name))
     children = [path for path in entries if path.is_dir() and not _is_second_name(path)]
     found = list(_whole(folder)) or list(_parts(folder))
     known = bool(found)  # what lies beside what a library reads is no second result, unless it is an average
@@ -233,9 +235,3 @@ def _below(place: str, name: str) -> str:
 
 def _group(place: str) -> str:
     return "/".join(part if (bare := without_ema(part)) is None else bare for part in place.split("/"))
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", path.name)
-    ]

@@ -75,9 +75,11 @@ def read_index(path: Path) -> ShardIndex:
             )
     metadata = stored.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    return ShardIndex(
-        path, weight_map, int(total) if isinstance(total, (int, float)) and total < 1 << 63 else None
-    )
+    if (
+        not isinstance(total, (int, float)) or not -1 << 63 < total < 1 << 63
+    ):  # Python's JSON knows infinities
+        total = None
+    return ShardIndex(path, weight_map, None if total is None else int(total))
 
 
 def check_promises(index: ShardIndex, weights: WeightSet) -> None:

@@ -15,7 +15,7 @@ from pytest_genmodel.runs import accepting
 from pytest_genmodel.runs.saved import SavedRun, read
 
 UNCHANGED, REFUSED = 0, 1
-"""Exit statuses: written, or nothing to change; shown and not written."""
+"""Exit statuses: written, nothing to change, or only looked at; asked, and not written."""
 
 
 def accept(
@@ -62,8 +62,9 @@ def accept(
         terminal.say(warning, always=True, like="warning")
     if dry_run or not _agreed(yes, terminal):
         terminal.say("nothing was written", always=True)
-        terminal.document("accept", REFUSED, path=str(path), changes=lines, written=False)
-        return UNCHANGED if dry_run else REFUSED
+        status = UNCHANGED if dry_run else REFUSED
+        terminal.document("accept", status, path=str(path), changes=lines, written=False)
+        return status
     size = after.write()
     terminal.say(f"{path}: written, {size} bytes", like="good")
     terminal.document("accept", UNCHANGED, path=str(path), changes=lines, written=True, bytes=size)
@@ -104,4 +105,8 @@ def _agreed(yes: bool, terminal: Terminal) -> bool:
         raise BadInputError(
             "nobody is there to be asked: give --yes to write this, or --dry-run to look only"
         )
-    return input("write it? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        return input("write it? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        terminal.say(always=True)
+        return False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_genmodel.checkpoints.checkpoint import INDEX
+from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint
 from pytest_genmodel.checkpoints.component import WEIGHT_SUFFIXES
 from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheckpointError
 from pytest_genmodel.checkpoints.formats import component_folders, lora_adapter
 from pytest_genmodel.checkpoints.json_file import read_json
 from pytest_genmodel.checkpoints.opening import open_checkpoint
-from pytest_genmodel.cli.judgement import exit_status, last_line
+from pytest_genmodel.cli.judgement import allowances, exit_status, last_line, with_allowed
 from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.diagnosis.at_rest import findings_at_rest
 from pytest_genmodel.diagnosis.damage import damage_finding
@@ -23,18 +24,25 @@ DEEPEST = 4
 """Folders above a file in which its checkpoint is looked for, where it lies outside of the current folder."""
 
 
-def inspect_changed(files: Sequence[str], terminal: Terminal, *, strict: bool = False) -> int:
+def inspect_changed(
+    files: Sequence[str], terminal: Terminal, *, strict: bool = False, allow: Sequence[str] = ()
+) -> int:
     """Judge the checkpoints that `files` are part of, by their files alone; gives the exit status.
+
+    `allow` says what may be found, each with the reason, as --genmodel-allow takes it; BadInputError where one is not
+    spelled so.
 
     0: clean, or none of the files belongs to a checkpoint. 1: findings. 2: one of them is no checkpoint after all.
     """
+    allowed = allowances(allow)
     judged: list[dict[str, Any]] = []
     status = 0
     for root in checkpoints_of(map(Path, files)):
         spec, problem = root.as_posix(), None
         findings: list[dict[str, Any]] = []
         try:
-            findings = [finding.to_json() for finding in _findings(root, terminal)]
+            found = _findings(root, terminal)
+            findings = with_allowed(found, allowed, partial(_opened, root), terminal.progress)
         except UnreadableCheckpointError as error:
             problem = str(error)
             terminal.complain(problem)
@@ -97,6 +105,10 @@ def _is_of(folder: Path, file: Path) -> bool:
 
 def _findings(root: Path, terminal: Terminal) -> Iterator[Finding]:
     try:
-        yield from findings_at_rest(open_checkpoint(root, root.as_posix()), terminal.progress)
+        yield from findings_at_rest(_opened(root), terminal.progress)
     except DamagedFileError as error:  # of what it is recognised by
         yield damage_finding(error)
+
+
+def _opened(root: Path) -> Checkpoint:
+    return open_checkpoint(root, root.as_posix())

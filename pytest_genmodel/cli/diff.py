@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.pairing import ADAPTER
-from pytest_genmodel.cli.judgement import exit_status, last_line
+from pytest_genmodel.cli.judgement import allowances, exit_status, last_line, with_allowed
 from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.comparison import Compared, compare_checkpoints
@@ -15,6 +17,7 @@ from pytest_genmodel.diagnosis.difference.drift import figure
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.contract import contract_for
 from pytest_genmodel.pipelines.families import UnknownFamilyError, family_of
+from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.resolve import resolve
 from pytest_genmodel.reports.table import table
 from pytest_genmodel.reports.text import fold, number_text, printable
@@ -30,7 +33,14 @@ LOOKED_AT = "the files alone. What the loaded models do: pytest --genmodel-ref=R
 
 
 def diff(
-    reference: str, candidate: str, terminal: Terminal, *, expect: str, strict: bool = False, most: int = 10
+    reference: str,
+    candidate: str,
+    terminal: Terminal,
+    *,
+    expect: str,
+    strict: bool = False,
+    most: int = 10,
+    allow: Sequence[str] = (),
 ) -> int:
     """Write how `candidate` differs from `reference`; gives the exit status.
 
@@ -40,24 +50,34 @@ def diff(
         expect: how the candidate may differ.
         strict: warnings count as findings.
         most: tensors to list for each component.
+        allow: what may be found, each with the reason, as --genmodel-allow takes it.
 
     Raises:
-        BadInputError: a spec names nothing that is read here, or the two have nothing in common.
+        BadInputError: a spec names nothing that is read here, the two have nothing in common, or an allowance
+            is not spelled as one.
         DamagedFileError: a file that must be read to recognise one of them is damaged.
     """
+    allowed = allowances(allow)
     work = WorkFolder()
     try:
         theirs, ours = resolve(reference, work.path), resolve(candidate, work.path)
         done = tuple(compare_checkpoints(ours, theirs, _contract(expect, theirs, ours), terminal.progress))
         _check_compared(done, ours, theirs)
-        return _write(done, ours, theirs, terminal, strict, most)
+        found = chain.from_iterable(one.findings for one in done)
+        findings = with_allowed(found, allowed, lambda: _whole(ours, theirs, work.path), terminal.progress)
+        return _write(done, findings, ours, theirs, terminal, strict, most)
     finally:
         work.close()
 
 
+def _whole(ours: Checkpoint, theirs: Checkpoint, workdir: Path) -> Checkpoint:
+    """The candidate as pytest judges it: a partial one is laid over a whole reference."""
+    return overlay(ours, theirs, workdir) if ours.is_partial and not theirs.is_partial else ours
+
+
 def _contract(expect: str, *checkpoints: Checkpoint) -> Callable[[str], Change]:
     denoisers = next(filter(None, map(_denoisers, checkpoints)), ("transformer",))
-    contract = contract_for(expect, *denoisers)
+    contract = contract_for(expect, *denoisers, wears_adapter=checkpoints[-1].adapter is not None)
 
     def change_of(name: str) -> Change:
         if name == ADAPTER:
@@ -85,6 +105,7 @@ def _check_compared(done: Sequence[Compared], ours: Checkpoint, theirs: Checkpoi
 
 def _write(
     done: Sequence[Compared],
+    findings: Sequence[dict[str, Any]],
     ours: Checkpoint,
     theirs: Checkpoint,
     terminal: Terminal,
@@ -97,7 +118,6 @@ def _write(
     for one in done:
         if one.difference is not None and one.difference.changed and most:
             terminal.say(_changed(one.name, changes[one.name], one.difference.compared, most, terminal.width))
-    findings = [finding.to_json() for one in done for finding in one.findings]
     terminal.findings(findings)
     status = exit_status(findings, strict)
     terminal.say(["", last_line(findings, "no difference")])

@@ -32,7 +32,9 @@ def explain(code: str | None, terminal: Terminal) -> int:
         )
         terminal.document("explain", 0, rules=[_as_json(rule) for rule in rules])
         return 0
-    rule = known_rule(code, "genmodel explain lists all of them")
+    ours = "genmodel explain lists all of them"
+    mine = f"{ours}; one of your project: pytest --genmodel-explain={code}"
+    rule = known_rule(code, ours if code.upper().startswith("GM") else mine)
     first, *rest = page_lines(rule, terminal.width)
     terminal.say(first, always=True, like=rule.severity.value)
     terminal.say(rest, always=True)

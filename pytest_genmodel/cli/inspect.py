@@ -12,8 +12,9 @@ from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheck
 from pytest_genmodel.checkpoints.inventory import FINAL, Inventory, SavedSet, inventory
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.checkpoints.progress import Progress
-from pytest_genmodel.cli.judgement import exit_status, last_line
+from pytest_genmodel.cli.judgement import allowances, exit_status, last_line, with_allowed
 from pytest_genmodel.cli.terminal import Terminal
+from pytest_genmodel.diagnosis.allowance import Allowance
 from pytest_genmodel.diagnosis.at_rest import ema_findings, findings_at_rest
 from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding
@@ -36,13 +37,24 @@ LOOKED_AT = (
 )
 
 
-def inspect(spec: str, terminal: Terminal, *, with_digests: bool = False, strict: bool = False) -> int:
+def inspect(
+    spec: str,
+    terminal: Terminal,
+    *,
+    with_digests: bool = False,
+    strict: bool = False,
+    allow: Sequence[str] = (),
+) -> int:
     """Write what `spec` is and what is wrong with it; gives the exit status.
 
+    `allow` says what may be found, each with the reason, as --genmodel-allow takes it.
+
     Raises:
-        BadInputError: nothing is there that is read here, or several sets of weights: those are listed first.
+        BadInputError: nothing is there that is read here, or several sets of weights: those are listed first; or
+            an allowance is not spelled as one.
         DamagedFileError: a file that must be read to recognise it is damaged.
     """
+    allowed = allowances(allow)
     work = WorkFolder()
     try:
         root, which = locate(spec, work.path)
@@ -55,7 +67,7 @@ def inspect(spec: str, terminal: Terminal, *, with_digests: bool = False, strict
                 raise
             _write_sets(spec, sets, terminal, str(error))
             raise
-        return _inspect(checkpoint, sets, meant, terminal, with_digests, strict)
+        return _inspect(checkpoint, sets, meant, terminal, with_digests, strict, allowed)
     finally:
         work.close()
 
@@ -67,6 +79,7 @@ def _inspect(
     terminal: Terminal,
     with_digests: bool,
     strict: bool,
+    allowed: Sequence[Allowance],
 ) -> int:
     facts = describe(checkpoint, with_digests=with_digests, progress=terminal.progress)
     shown = _facts_of(sets, meant) if len(sets.sets) > 1 else ()
@@ -80,7 +93,7 @@ def _inspect(
     found = chain(
         findings_at_rest(checkpoint, terminal.progress), _of_average(sets, meant, terminal.progress)
     )
-    findings = [finding.to_json() for finding in found]
+    findings = with_allowed(found, allowed, lambda: checkpoint, terminal.progress)
     terminal.findings(findings)
     status = exit_status(findings, strict)
     terminal.say(["", last_line(findings, "no finding at rest")])
@@ -101,7 +114,7 @@ def _of_average(sets: Inventory, meant: SavedSet | None, progress: Progress) -> 
         if meant not in (raw, average) or raw.label == FINAL:
             continue  # what lies beside a final result was looked at with it
         ours, theirs = raw.open(raw.label).components, average.open(average.label).components
-        for name in ours.keys() & theirs.keys():
+        for name in [name for name in ours if name in theirs]:
             try:
                 yield from ema_findings(ours[name], theirs[name], progress=progress)
             except DamagedFileError as error:

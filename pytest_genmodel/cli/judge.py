@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pytest_genmodel.cli.judgement import allowances
 from pytest_genmodel.cli.terminal import Terminal
-from pytest_genmodel.diagnosis.allowance import parse
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.reports.report import COMPLETE, Report
 from pytest_genmodel.runs.again import NewPolicy, judge_again
@@ -38,7 +38,7 @@ def judge(source: str, wishes: Wishes, terminal: Terminal) -> int:
     """
     policy = NewPolicy(
         wishes.strict,
-        tuple(_allowance(text) for text in wishes.allow),
+        allowances(wishes.allow),
         wishes.forget_allowed,
         dict(_tolerance(text) for text in wishes.tolerances),
     )
@@ -56,13 +56,6 @@ def judge(source: str, wishes: Wishes, terminal: Terminal) -> int:
     if wishes.report is not None:
         _write_page(report, Path(wishes.report), terminal)
     return report.exit_status
-
-
-def _allowance(text: str) -> Any:
-    try:
-        return parse(text)
-    except BadInputError as error:
-        raise BadInputError(f"--allow={error}") from None
 
 
 def _tolerance(text: str) -> tuple[str, Tolerance]:
@@ -96,7 +89,7 @@ def _say_changes(before: dict[str, Any], after: Report, terminal: Terminal) -> N
 def _write_page(report: Report, path: Path, terminal: Terminal) -> None:
     from pytest_genmodel.cli.report import LEFT_OUT
     from pytest_genmodel.reports.html.page import missing, page
-    from pytest_genmodel.reports.report import write_whole
+    from pytest_genmodel.whole_file import write_whole
 
     if problem := missing():
         raise BadInputError(problem)
@@ -114,6 +107,7 @@ class _Lines:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self.config = SimpleNamespace(get_terminal_writer=lambda: SimpleNamespace(_file=terminal.out))
+        self.isatty, self._screen_width = True, terminal.width
 
     def write_sep(self, mark: str, title: str) -> None:
         """A line across, with a title in it."""

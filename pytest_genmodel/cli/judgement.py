@@ -1,11 +1,47 @@
-"""From findings to an exit status and the line that sums them up."""
+"""From findings to what is allowed of them, an exit status and the line that sums them up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
+from pytest_genmodel.checkpoints.checkpoint import Checkpoint
+from pytest_genmodel.checkpoints.digest import checkpoint_digest
+from pytest_genmodel.checkpoints.progress import Progress
+from pytest_genmodel.diagnosis.allowance import Allowance, apply, parse
+from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Severity, failing
+from pytest_genmodel.errors import BadInputError, GenmodelError
+
+
+def allowances(texts: Sequence[str]) -> tuple[Allowance, ...]:
+    """Read what `--allow` gives; raises BadInputError as `allowance.parse`, with the option's name before it."""
+    try:
+        return tuple(map(parse, texts))
+    except BadInputError as error:
+        raise BadInputError(f"--allow={error}") from None
+
+
+def with_allowed(
+    findings: Iterable[Finding],
+    allow: Sequence[Allowance],
+    candidate: Callable[[], Checkpoint],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """The findings as the report spells them; those that are allowed are notes.
+
+    `candidate` gives what an allowance with a digest is held against; it is read where there is one for a finding.
+    """
+
+    @cache
+    def digest() -> str | None:
+        try:
+            return checkpoint_digest(candidate(), progress)
+        except (GenmodelError, OSError):
+            return None
+
+    return [finding.to_json() for finding in apply(findings, allow, digest)]
 
 
 def exit_status(findings: Sequence[dict[str, Any]], strict: bool) -> int:

@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(UNUSABLE, f"{self.prog}: {message}\n")
+        self.exit(UNUSABLE, f"{self.prog}: {message} ({self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,13 +58,19 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
     if options.command == "inspect" and options.changed:
         from pytest_genmodel.cli.changed import inspect_changed
 
-        return inspect_changed(options.checkpoint, terminal, strict=options.strict)
+        return inspect_changed(options.checkpoint, terminal, strict=options.strict, allow=options.allow)
     if options.command == "inspect":
         from pytest_genmodel.cli.inspect import inspect
 
         if len(options.checkpoint) > 1:
             raise BadInputError("give one checkpoint, or --changed with the files that changed")
-        return inspect(options.checkpoint[0], terminal, with_digests=options.digest, strict=options.strict)
+        return inspect(
+            options.checkpoint[0],
+            terminal,
+            with_digests=options.digest,
+            strict=options.strict,
+            allow=options.allow,
+        )
     if options.command == "report":
         from pytest_genmodel.cli.report import report
 
@@ -87,6 +93,7 @@ def _run(options: argparse.Namespace, terminal: Terminal) -> int:
         expect=options.expect,
         strict=options.strict,
         most=options.most,
+        allow=options.allow,
     )
 
 
@@ -104,10 +111,11 @@ def _judge(options: argparse.Namespace, terminal: Terminal) -> int:
     return judge(options.run, wishes, terminal)
 
 
-def _runs(commands: Any, common: argparse.ArgumentParser) -> None:
+def _runs(commands: Any, common: argparse.ArgumentParser, allow: argparse.ArgumentParser) -> None:
     """What is done with a saved run."""
     judge = commands.add_parser(
         "judge",
+        parents=[allow],
         help="judge a saved run again under another policy, without loading a model",
         epilog="RUN is a folder of pytest --genmodel-save-run. Without options the run is judged as it was. Exit "
         "status: that of the run under this policy; 2 bad usage, or no such run.",
@@ -116,13 +124,6 @@ def _runs(commands: Any, common: argparse.ArgumentParser) -> None:
     judge.add_argument("run", metavar="RUN", help="the folder of a saved run")
     judge.add_argument(
         "--strict", action=argparse.BooleanOptionalAction, default=None, help="whether warnings fail"
-    )
-    judge.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="'CODE: REASON'",
-        help="a finding that is there on purpose, as --genmodel-allow; repeatable",
     )
     judge.add_argument(
         "--no-allowed",
@@ -145,8 +146,8 @@ def _runs(commands: Any, common: argparse.ArgumentParser) -> None:
         "accept",
         parents=[common],
         help="take what a saved run has seen as the baseline, after showing what changes",
-        epilog="Exit status: 0 written, or nothing to change; 1 not written; 2 bad usage, or a run that nothing is "
-        "accepted from.",
+        epilog="Exit status: 0 written, nothing to change, or --dry-run; 1 not written; 2 bad usage, or a run that "
+        "nothing is accepted from.",
     )
     accept.add_argument("run", metavar="RUN", help="the folder of a saved run")
     accept.add_argument(
@@ -177,10 +178,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     strict = _Parser(add_help=False)
     strict.add_argument("--strict", action="store_true", help="warnings count as findings too")
+    allow = _Parser(add_help=False)
+    allow.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="'CODE: REASON'",
+        help="a finding that is there on purpose, as --genmodel-allow; repeatable",
+    )
 
     inspect = commands.add_parser(
         "inspect",
-        parents=[common, strict],
+        parents=[common, strict, allow],
         help="what a checkpoint is, and what is wrong with it by itself",
         epilog=_SPEC,
     )
@@ -198,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
 
     diff = commands.add_parser(
         "diff",
-        parents=[common, strict],
+        parents=[common, strict, allow],
         help="how a candidate differs from a reference, tensor by tensor",
         epilog=_SPEC,
     )
@@ -235,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("html", "sarif", "code-quality", "summary", "annotations"),
         help="what is written, where the ending of FILE does not say",
     )
-    _runs(commands, common)
+    _runs(commands, common, allow)
     return parser
 
 

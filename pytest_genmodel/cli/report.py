@@ -8,9 +8,10 @@ from typing import Any
 
 from pytest_genmodel.cli.terminal import Terminal
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.reports.report import SCHEMA, write_whole
+from pytest_genmodel.reports.report import SCHEMA
 from pytest_genmodel.reports.text import size_text
 from pytest_genmodel.reports.views import ENDINGS, HTML, VIEWS, view_of
+from pytest_genmodel.whole_file import write_whole
 
 FORMATS = (HTML, *VIEWS)
 STDOUT = "-"

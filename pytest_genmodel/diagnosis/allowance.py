@@ -131,6 +131,9 @@ def parse(text: str, by: str = "option") -> Allowance:
         raise BadInputError(
             f"{text}: expected #sha256: and {LEAST_DIGITS} to 64 hex digits of the candidate's digest at its end"
         )
+    if match is None and not reason and _SPELLING.fullmatch(target.partition(":")[0]):
+        code, _, why = target.partition(":")
+        raise BadInputError(f"{text}: expected a space before the reason, as '{code}: {why}'")
     if match is None:
         raise BadInputError(f"{text}: expected {_FORM}")
     code = spelled(match["code"])
@@ -189,20 +192,23 @@ def apply(
         yield from findings
         return
     for finding in findings:
-        record = finding.to_json()
-        touching = [allowance for allowance in allowances if allowance.touches(record)]
-        covering = [allowance for allowance in touching if allowance.covers(record)]
-        known = digest() if any(allowance.digest for allowance in covering) else None
-        holding = next((allowance for allowance in covering if allowance.holds_for(known)), None)
-        if holding is not None:
-            found = Severity(finding.severity or Severity.ERROR).value
-            yield replace(finding, **holding.note(finding.message, found))
-        elif covering:
-            yield _because(finding, _other_candidate(covering[0], known))
-        elif touching:
-            yield _because(finding, _not_all(touching[0], record))
-        else:
-            yield finding
+        yield replace(finding, **changes(finding.to_json(), allowances, digest))
+
+
+def changes(
+    finding: Mapping[str, Any], allowances: Sequence[Allowance], digest: Callable[[], str | None]
+) -> dict[str, Any]:
+    """What is other in a finding (as the report spells it) for what is allowed: all of it a note, or its action."""
+    touching = [allowance for allowance in allowances if allowance.touches(finding)]
+    covering = [allowance for allowance in touching if allowance.covers(finding)]
+    known = digest() if any(allowance.digest for allowance in covering) else None
+    holding = next((allowance for allowance in covering if allowance.holds_for(known)), None)
+    if holding is not None:
+        return holding.note(finding["message"], finding["severity"])
+    if not touching:
+        return {}
+    why = _other_candidate(covering[0], known) if covering else _not_all(touching[0], finding)
+    return {"action": f"{finding['action']} {why}"}
 
 
 def as_found(finding: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,10 +222,6 @@ def as_found(finding: Mapping[str, Any]) -> dict[str, Any]:
 
 def _because_allowed(reason: str) -> str:
     return f" (allowed: {reason})"
-
-
-def _because(finding: Finding, why: str) -> Finding:
-    return replace(finding, action=f"{finding.action} {why}")
 
 
 def _other_candidate(allowance: Allowance, digest: str | None) -> str:

@@ -304,6 +304,8 @@ def latent_findings(
     """
     told, weights, energy, powers = [], [], [], []
     size = float(clean.double().pow(2).mean())
+    if not size:
+        return  # latents that are all zero have no scale
     for row in rows:
         value = row.tensors.get(path)
         times = [row.tensors[name] for name in TIME if name in row.tensors]

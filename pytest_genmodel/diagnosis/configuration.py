@@ -37,7 +37,8 @@ def configuration_findings(
     if not on_record and same_class and plain_config(ours.config) == plain_config(theirs.config):
         return
     by_ids = "tokenizer" in ours.name.lower()  # judged by what it does, whatever class does it
-    if not by_ids and _kind(ours.class_name) != _kind(theirs.class_name) and not theirs.has_weights:
+    swapped = not by_ids and _kind(ours.class_name) != _kind(theirs.class_name) and not theirs.has_weights
+    if swapped:
         yield Finding(
             "GM401",
             f"the class is {ours.class_name}, the reference's {theirs.class_name}",
@@ -50,6 +51,8 @@ def configuration_findings(
     for key, (value, wanted) in differences(acting, recorded).items():
         if (ours.class_name, key) in inert:
             continue
+        if swapped and not (_names(acting, key) and _names(recorded, key)):
+            continue  # what one class has and the other has not is said with the class
         is_default = key.partition(".")[0] not in ours.config
         if on_record and same_class and is_default and not (_names(acting, key) and _names(recorded, key)):
             continue  # a key that only one version of the library knows

@@ -185,7 +185,10 @@ def _values(found: Divergence) -> str:
         if comparison.likeness and not part and not found.differences
         else ""
     )
-    return f"{name}{f', {part},' if part else ''} differs ({how_far(comparison)}){looks}"
+    ours, theirs = comparison.dtypes
+    only_kind = ours != theirs and comparison.max_abs == 0
+    how = f"equal values, as {ours}, the reference's as {theirs}" if only_kind else how_far(comparison)
+    return f"{name}{f', {part},' if part else ''} differs ({how}){looks}"
 
 
 def _plain(parting: Parting, path: str) -> str:

@@ -110,8 +110,7 @@ def two_alphas(copy: Copy) -> Place:
 
 
 @fault(
-    None,
-    "coverage",
+    "GM809",
     layer=_LORA,
     severity="warning",
     kind=_KIND,
@@ -295,7 +294,6 @@ def adapter_cut_short(copy: Copy) -> Place:
 
 @fault(
     "GM106",
-    "coverage",
     layer=_LORA,
     severity="warning",
     kind=_KIND,
@@ -308,4 +306,4 @@ def old_adapter_above_the_new_one(copy: Copy) -> Place:
     inner.mkdir()
     copy.write(inner / ADAPTER, adapter_file(copy).read_bytes())
     _edit(copy, lambda tensors: {n: t * 0.5 for n, t in tensors.items()})
-    return Place(None)
+    return Place(None, f"{inner.name}/{ADAPTER}")

@@ -171,8 +171,10 @@ def fused_projections_in_another_order(copy: Copy) -> Iterator[None]:
 
 
 @broken_library(
-    None,
+    "GM610",
     "neutral_transformations",
+    level="full",
+    place=Place(None, "step 1"),
     layer="offload/device",
     entries=("diffusers-11041-group-offload-garbage",),
     seen_in="https://github.com/huggingface/diffusers/issues/11041",
@@ -194,6 +196,34 @@ def offloaded_block_runs_too_early(copy: Copy) -> Iterator[None]:
         return pre_forward
 
     with replaced(group_offloading.GroupOffloadingHook, "pre_forward", make):
+        yield
+
+
+@broken_library(
+    "GM619",
+    "neutral_transformations",
+    level="full",
+    place=Place(None, "step 1"),
+    layer="dtype",
+    seen_in="https://github.com/huggingface/diffusers/pull/10685",
+)
+@contextmanager
+def inputs_through_8_bits(copy: Copy) -> Iterator[None]:
+    """With layerwise casting the input of a layer is cast to the dtype in which the layer is stored."""
+    import torch
+    from diffusers.hooks import layerwise_casting
+
+    def make(original: Original) -> Original:
+        def pre_forward(self: Any, module: Any, *arguments: Any, **options: Any) -> Any:
+            given, options = original(self, module, *arguments, **options)
+            return tuple(
+                value.to(self.storage_dtype).to(value.dtype) if isinstance(value, torch.Tensor) else value
+                for value in given
+            ), options
+
+        return pre_forward
+
+    with replaced(layerwise_casting.LayerwiseCastingHook, "pre_forward", make):
         yield
 
 

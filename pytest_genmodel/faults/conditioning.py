@@ -106,6 +106,46 @@ def image_range_changed_twice(copy: Copy) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _image_latents_become(copy: Copy, change: Callable[[Any], Any]) -> Iterator[None]:
+    """CogVideoX: (batch, frame, channel, height, width), beside the noise in the upper half of the channels."""
+    import torch
+
+    only_for(copy, "cogvideox")
+
+    def changed(given: dict[str, Any]) -> dict[str, Any]:
+        noise, image = given["hidden_states"].chunk(2, dim=2)
+        return given | {"hidden_states": torch.cat([noise, change(image)], dim=2)}
+
+    with denoiser_sees(copy, changed):
+        yield
+
+
+@broken_library("GM970", "absolute_checks", place=Place("transformer", "hidden_states"), layer=_IMAGE)
+@contextmanager
+def image_latents_at_the_last_frame(copy: Copy) -> Iterator[None]:
+    """The image's latents stand beside the noise of the last frame, not the first."""
+    with _image_latents_become(copy, lambda image: image.flip(1)):
+        yield
+
+
+@broken_library("GM970", "absolute_checks", place=Place("transformer", "hidden_states"), layer=_IMAGE)
+@contextmanager
+def image_latents_at_every_frame(copy: Copy) -> Iterator[None]:
+    """The image's latents stand beside the noise of every frame, where the model takes them from the first alone."""
+    with _image_latents_become(copy, lambda image: image[:, :1].expand_as(image)):
+        yield
+
+
+@broken_library("GM976", "absolute_checks", place=Place("transformer", "hidden_states"), layer=_IMAGE)
+@contextmanager
+def image_latents_not_scaled(copy: Copy) -> Iterator[None]:
+    """The image's latents are not multiplied by the VAE's scaling factor."""
+    scaling = float(copy.config("vae").get("scaling_factor", 1.0))
+    with _image_latents_become(copy, lambda image: image / scaling):
+        yield
+
+
 @broken_library(
     "GM945",
     "absolute_checks",
@@ -168,6 +208,26 @@ def rotary_positions_stretched_in_time(copy: Copy) -> Iterator[None]:
         return tables
 
     with replaced(pipeline_class(copy), "_prepare_rotary_positional_embeddings", make):
+        yield
+
+
+@broken_library(
+    "GM930",
+    "absolute_checks",
+    place=Place("transformer", "audio_rope"),
+    layer="positional-embedding",
+    model="ltx2-i2v",
+)
+@contextmanager
+def sound_counted_in_frames(copy: Copy) -> Iterator[None]:
+    """The positions of the sound are those of the picture's frame rate: the two drift apart."""
+    only_for(copy, "ltx2")
+    from diffusers.models.transformers.transformer_ltx2 import LTX2AudioVideoRotaryPosEmbed
+
+    def make(original: Original) -> Original:
+        return lambda self, *arguments, **options: original(self, *arguments, **options) * 25 / 24
+
+    with replaced(LTX2AudioVideoRotaryPosEmbed, "prepare_audio_coords", make):
         yield
 
 

@@ -58,7 +58,7 @@ def latents_scaled_the_wrong_way(copy: Copy) -> Iterator[None]:
         yield
 
 
-@broken_library(None, "neutral_transformations", layer="vae")
+@broken_library("GM613", "neutral_transformations", layer="vae", place=Place("vae", "tiled_decode"))
 @contextmanager
 def tiles_do_not_fit(copy: Copy) -> Iterator[None]:
     """Decoding in tiles leaves a seam: the right half is brighter than the left one."""
@@ -177,4 +177,42 @@ def _decoded_becomes(copy: Copy, change: Callable[[Any], Any]) -> Iterator[None]
         return decode
 
     with replaced(class_of(copy, "vae"), "decode", make):
+        yield
+
+
+@contextmanager
+def _frames_become(change: Callable[[Any], Any]) -> Iterator[None]:
+    """What every pipeline makes of the decoder's (batch, channel, frame, height, width), changed before it does."""
+    from diffusers.video_processor import VideoProcessor
+
+    def make(original: Original) -> Original:
+        return lambda self, video, *arguments, **options: original(self, change(video), *arguments, **options)
+
+    with replaced(VideoProcessor, "postprocess_video", make):
+        yield
+
+
+@broken_library("GM975", "absolute_checks", place=Place(None, "frame 0"), layer="vae")
+@contextmanager
+def frames_moved_by_one(copy: Copy) -> Iterator[None]:
+    """The first decoded frame is left out, and the last one comes twice."""
+    import torch
+
+    with _frames_become(lambda video: torch.cat([video[:, :, 1:], video[:, :, -1:]], 2)):
+        yield
+
+
+@broken_library("GM975", "absolute_checks", place=Place(None, "frame 0"), layer="vae")
+@contextmanager
+def frames_in_blue_green_red(copy: Copy) -> Iterator[None]:
+    """The frames are handed over in the order of colours that OpenCV has."""
+    with _frames_become(lambda video: video.flip(1)):
+        yield
+
+
+@broken_library("GM975", "absolute_checks", place=Place(None, "frame 0"), layer="vae")
+@contextmanager
+def frames_clipped_twice(copy: Copy) -> Iterator[None]:
+    """What was decoded to -1 to 1 is clipped to 0 to 1 before it is brought there: nothing is darker than grey."""
+    with _frames_become(lambda video: video.clamp(0, 1)):
         yield

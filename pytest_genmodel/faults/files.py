@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_genmodel.faults.copy import Copy, clone
 from pytest_genmodel.faults.drift import noise
+from pytest_genmodel.faults.editing import edit
 from pytest_genmodel.faults.registry import Injected, Place, fault
 
 _STALE = "https://github.com/huggingface/diffusers/issues/14719"
@@ -98,16 +99,17 @@ def shards_of_two_saves(copy: Copy) -> Place:
     return Place(copy.denoiser)
 
 
-def shard(copy: Copy) -> Path:
-    """Store the denoiser in two files; gives the index."""
-    component = copy.component(copy.denoiser)
+def shard(copy: Copy, name: str | None = None) -> Path:
+    """Store a component, the denoiser if none is named, in two files; gives the index."""
+    name = name or copy.denoiser
+    component = copy.component(name)
     if (index := component.file_sets[0].index) is not None:
         return index
     [file] = component.file_sets[0].files
-    entries = copy.tensors(copy.denoiser)
+    entries = copy.tensors(name)
     parts = [file.with_name(f"{file.stem}-0000{number}-of-00002{file.suffix}") for number in (1, 2)]
     names = sorted(entries)
-    homes = {name: parts[number >= len(names) // 2] for number, name in enumerate(names)}
+    homes = {entry: parts[number >= len(names) // 2] for number, entry in enumerate(names)}
     from pytest_genmodel.checkpoints.writing import write_safetensors
     from pytest_genmodel.faults.stored import weight_set
 
@@ -267,3 +269,17 @@ def average_never_moved(copy: Copy) -> Place:
     clone(copy.reference / copy.denoiser, copy.folder / f"{copy.denoiser}_ema")
     copy.change(copy.denoiser, copy.matrix(), lambda tensor: tensor + noise(tensor, 0.01))
     return Place(copy.denoiser)
+
+
+@fault(
+    "GM323",
+    layer="ema",
+    severity="warning",
+    seen_in="https://github.com/ostris/ai-toolkit/issues/1034",
+)
+def average_beside_ran_away(copy: Copy) -> Place:
+    """The average beside the raw weights was moved away from them at each step."""
+    folder = clone(copy.path(copy.denoiser), copy.folder / f"{copy.denoiser}_ema")
+    for file in sorted(folder.glob("*.safetensors")):
+        edit(file, lambda tensors: {name: t + noise(t, 3.0) for name, t in tensors.items()})
+    return Place(copy.denoiser, f"{folder.name}/")

@@ -215,3 +215,17 @@ def generation_keys(copy: Copy) -> None:
     """The text encoder's configuration has the keys of text generation that transformers 4 wrote into each."""
     values = {"max_length": 20, "num_beams": 1, "temperature": 1.0, "top_k": 50, "tie_encoder_decoder": False}
     copy.set("text_encoder", **values, pruned_heads={}, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
+
+
+@_legitimate(
+    "shards, fields that another class reads and null components are no part of the model",
+    "resharded-safetensors",
+    "inert-config-keys",
+    "optional-null-components",
+)
+def folder_as_the_hub_has_older_ones(copy: Copy) -> None:
+    """The text encoder lies in two files, the scheduler has fields of other classes, a safety checker is null."""
+    shard(copy, "text_encoder")
+    copy.set("scheduler", skip_prk_steps=True, dynamic_thresholding_ratio=0.995, flow_shift=1.0)
+    copy.set("vae", force_upcast=True, shift_factor=None, latents_mean=None)
+    copy.set_index(safety_checker=[None, None], requires_safety_checker=False)

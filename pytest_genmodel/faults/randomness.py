@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from pytest_genmodel.faults.copy import Copy
-from pytest_genmodel.faults.library import class_of, pipeline_module
+from pytest_genmodel.faults.library import class_of, denoiser_sees, only_for, pipeline_module
 from pytest_genmodel.faults.registry import Place, broken_library
 from pytest_genmodel.pipelines.replaced import Original, replaced
 
 _LAYER = "rng/determinism"
 _STEP = Place(None, "step 1")
+_NOISY = Place("transformer", "hidden_states")
 
 
 def _draws_in_module(copy: Copy) -> Any:
@@ -132,4 +133,75 @@ def hook_left_behind(copy: Copy) -> Iterator[None]:
         return forward
 
     with replaced(class_of(copy, copy.denoiser), "forward", make):
+        yield
+
+
+@contextmanager
+def _noise_becomes(copy: Copy, change: Callable[[Any], Any]) -> Iterator[None]:
+    """The pipeline's own draws: that of the VAE's posterior is none of them."""
+
+    def make(original: Original) -> Original:
+        return lambda *arguments, **options: change(original(*arguments, **options))
+
+    with replaced(_draws_in_module(copy), "randn_tensor", make):
+        yield
+
+
+@broken_library("GM971", "absolute_checks", layer=_LAYER, place=_NOISY)
+@contextmanager
+def initial_noise_scaled(copy: Copy) -> Iterator[None]:
+    """The initial noise is nine tenths of what was drawn: the video is flat."""
+    with _noise_becomes(copy, lambda noise: noise * 0.9):
+        yield
+
+
+@broken_library("GM971", "absolute_checks", layer=_LAYER, place=_NOISY)
+@contextmanager
+def initial_noise_with_a_mean(copy: Copy) -> Iterator[None]:
+    """An offset that was meant for training is added to the initial noise."""
+    with _noise_becomes(copy, lambda noise: noise + 0.1):
+        yield
+
+
+@broken_library("GM972", "absolute_checks", layer=_LAYER, place=_NOISY)
+@contextmanager
+def same_noise_in_each_frame(copy: Copy) -> Iterator[None]:
+    """One latent frame of noise is drawn, and stands in all of them."""
+    axes = copy.family.latent_axes
+    if "frame" not in axes:
+        copy.does_not_apply("the latents have no axis of frames")
+    axis = axes.index("frame")
+    with _noise_becomes(copy, lambda noise: noise.narrow(axis, 0, 1).expand_as(noise).clone()):
+        yield
+
+
+@broken_library("GM973", "absolute_checks", layer=_LAYER, place=_NOISY)
+@contextmanager
+def initial_noise_of_one_seed(copy: Copy) -> Iterator[None]:
+    """The initial noise is drawn with a seed of the library's own, and the image's latents with the one given."""
+    import torch
+
+    def make(original: Original) -> Original:
+        def drawn(shape: Any, generator: Any = None, **options: Any) -> Any:
+            return original(shape, generator=torch.Generator().manual_seed(0), **options)
+
+        return drawn
+
+    with replaced(_draws_in_module(copy), "randn_tensor", make):
+        yield
+
+
+@broken_library("GM977", "absolute_checks", layer=_LAYER, place=_NOISY)
+@contextmanager
+def noise_of_its_own_in_each_half(copy: Copy) -> Iterator[None]:
+    """The halves of guidance are given latents of different noise: they no longer differ by the prompt alone."""
+    only_for(copy, "cogvideox")
+
+    def changed(given: dict[str, Any]) -> dict[str, Any]:
+        latents = given["hidden_states"].clone()
+        if len(latents) == 2:
+            latents[0, :, : latents.shape[2] // 2] = latents[1, :, : latents.shape[2] // 2].flip(-1)
+        return given | {"hidden_states": latents}
+
+    with denoiser_sees(copy, changed):
         yield

@@ -57,6 +57,7 @@ _MODULES = (
     "loading",
     "decoding",
     "conversion",
+    "dealing",
 )
 
 

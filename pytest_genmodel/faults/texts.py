@@ -118,8 +118,7 @@ def text_encoder_one_layer_shorter(copy: Copy) -> Place:
 
 
 @fault(
-    None,
-    "same_config",
+    "GM437",
     layer="dtype",
     severity="warning",
     needs_reference=True,
@@ -131,6 +130,8 @@ def dtype_of_the_configuration(copy: Copy) -> Place:
     key = next((k for k in ("dtype", "torch_dtype") if k in copy.config("text_encoder")), None)
     if key is None:
         copy.does_not_apply("the text encoder's configuration states no dtype")
+    if all(entry.dtype == "F16" for entry in copy.tensors("text_encoder").values()):
+        copy.does_not_apply("the text encoder's file holds no more than float16 does")
     return Place("text_encoder", f"{copy.set('text_encoder', **{key: 'float16'})}:{key}")
 
 

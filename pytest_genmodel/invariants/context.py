@@ -123,7 +123,8 @@ class Context:
     @property
     def contract(self) -> Contract:
         """Which components may differ from the reference, by the stated expectation."""
-        return contract_for(self.policy.expect, *self.candidate.denoisers)
+        worn = self.candidate.checkpoint.adapter is not None
+        return contract_for(self.policy.expect, *self.candidate.denoisers, wears_adapter=worn)
 
     @property
     def is_full(self) -> bool:

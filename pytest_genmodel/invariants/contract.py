@@ -25,11 +25,16 @@ class Contract:
         return self.components.get(component, self.otherwise)
 
 
-def contract_for(expect: str | None, denoiser: str, *experts: str) -> Contract:
-    """Spell out one of `expectations.EXPECTATIONS`, or None (denoiser allowed); `experts` are further denoisers."""
+def contract_for(expect: str | None, denoiser: str, *experts: str, wears_adapter: bool = False) -> Contract:
+    """Spell out one of `expectations.EXPECTATIONS`, or None (denoiser allowed); `experts` are further denoisers.
+
+    A LoRA is a fine-tune: of a candidate that `wears_adapter` it is the adapter that must change the denoiser.
+    """
     allowed = dict.fromkeys((denoiser, *experts), Change.ALLOWED)
     if expect == "identical":
         return Contract({}, adapter=Change.FORBIDDEN)
+    if expect == "finetuned" and wears_adapter:
+        return Contract(allowed, adapter=Change.REQUIRED)
     if expect == "finetuned":
         return Contract(allowed, one_of=tuple(allowed)) if experts else Contract({denoiser: Change.REQUIRED})
     if expect == "adapter":

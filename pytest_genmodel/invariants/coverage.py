@@ -21,6 +21,7 @@ from pytest_genmodel.diagnosis.at_rest.files import (
     strays,
 )
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
+from pytest_genmodel.diagnosis.at_rest.lacking import lacking_in
 from pytest_genmodel.diagnosis.at_rest.names import (
     empty_finding,
     empty_tensors,
@@ -33,13 +34,14 @@ from pytest_genmodel.diagnosis.limit import beyond_tolerance
 from pytest_genmodel.errors import GenmodelError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.coverage_adapter import NEVER_LOADED, adapter_findings
-from pytest_genmodel.invariants.coverage_files import contradiction_findings, missing_findings, needs_weights
+from pytest_genmodel.invariants.coverage_files import contradiction_findings, missing_findings
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.invariants.tokens import tokenizer_findings
 from pytest_genmodel.pipelines.loading import LoadError, skeleton
 from pytest_genmodel.pipelines.pipeline import Pipeline
 from pytest_genmodel.pipelines.residents import Resident, Role, residents, tie_groups
 from pytest_genmodel.pipelines.translated import as_library_names
+from pytest_genmodel.pipelines.unusable import unusable_in
 
 if TYPE_CHECKING:
     import torch
@@ -71,18 +73,23 @@ def coverage(context: Context) -> Iterator[Finding]:
         try:
             _ = component.config  # a broken one is a finding of its own, before a loader trips over it
             yield from (came_with_base(found, candidate.checkpoint, base) for found in second_sets(component))
-            if component.has_weights:
+            lacking = [] if _is_tokenizer(name, component) else list(lacking_in(component))
+            if lacking:
+                yield from lacking
+            elif component.has_weights:
                 found = list(_loaded(candidate, component) if load else _at_rest(component))
                 checked += len(component.weights.tensors)
                 yield from found
-            elif "tokenizer" in name.lower():
+            elif _is_tokenizer(name, component):
                 yield from tokenizer_findings(candidate, name)
-            else:
-                yield from _without_weights(component)
         except DamagedFileError as error:
             yield _damaged(component, error)
         except LoadError as error:
-            yield Finding("GM108", error.reason, component=name, location=f"{name}/")
+            yield _refused(component, error)
+        except Exception as error:  # whatever a library raises on a value of another kind
+            if isinstance(error, GenmodelError) or (odd := unusable_in(component)) is None:
+                raise
+            yield _damaged(component, odd)
     if candidate.checkpoint.adapter is not None:
         checked += len(candidate.checkpoint.adapter.weights.tensors)
         yield from adapter_findings(candidate, candidate.checkpoint.adapter, load=load)
@@ -100,6 +107,22 @@ def _base(context: Context) -> Checkpoint | None:
         return None
 
 
+def _refused(component: Component, error: LoadError) -> Finding:
+    odd = unusable_in(component)
+    return Finding(
+        "GM108",
+        error.reason,
+        component=component.name,
+        location=f"{component.name}/",
+        cause=str(odd) if odd is not None else None,
+    )
+
+
+def _is_tokenizer(name: str, component: Component) -> bool:
+    """What is loaded to be asked for ids: it needs no weights, and its files differ from kind to kind."""
+    return "tokenizer" in name.lower() and not component.has_weights
+
+
 def _damaged(component: Component, error: DamagedFileError) -> Finding:
     found = damage_finding(error, component.name)
     if error.damage is Damage.MISSING_FILE and (whole := left_whole(component)):
@@ -110,29 +133,13 @@ def _damaged(component: Component, error: DamagedFileError) -> Finding:
     return found
 
 
-def _without_weights(component: Component) -> Iterator[Finding]:
-    """A model must have weights; a scheduler or a processor needs a configuration at least."""
-    what = None
-    if needs_weights(component):
-        what = "weights"
-    elif not any(component.folder.glob("*.json")):
-        what = "configuration"
-    if what is not None:
-        yield Finding(
-            "GM103",
-            f"the folder of {component.class_name} holds no {what}",
-            component=component.name,
-            location=f"{component.name}/",
-        )
-
-
 def _loaded(pipeline: Pipeline, component: Component) -> Iterator[Finding]:
     stored = component.weights
     try:
         loaded = pipeline.loaded(component.name)
     except LoadError as error:
         yield from _at_rest(component)
-        yield Finding("GM108", error.reason, component=component.name, location=f"{component.name}/")
+        yield _refused(component, error)
         return
     tensors = residents(loaded.module)
     state = NEVER_LOADED if loaded.meta else "random: freshly initialised"

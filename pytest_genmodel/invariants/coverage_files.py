@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.diagnosis.finding import Finding
-from pytest_genmodel.pipelines.library import class_named, quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline
 
 
@@ -43,18 +41,3 @@ def contradiction_findings(pipeline: Pipeline) -> Iterator[Finding]:
         yield Finding(
             "GM430", found.message, component=found.component, location=found.location, cause=found.cause
         )
-
-
-def needs_weights(component: Component) -> bool:
-    """Whether the component's class is a model, whatever lies in its folder.
-
-    Raises:
-        BadInputError: the installed library has no such class.
-    """
-    import torch
-
-    with quiet():
-        cls = class_named(component.home, component.class_name)
-    return isinstance(cls, type) and (
-        issubclass(cls, torch.nn.Module) or component.class_name.startswith("AutoModel")
-    )

@@ -17,6 +17,7 @@ from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
 from pytest_genmodel.pipelines.effective import known_fields as fields_of_class
+from pytest_genmodel.pipelines.effective import scheduler_defaults
 from pytest_genmodel.pipelines.library import class_named
 
 LEFT_OUT = frozenset(
@@ -54,6 +55,8 @@ GEOMETRY = (
     *("compression", "shift", "ratio", "prediction", "cond", "mean", "std"),
 )
 """Words in names that decide what a model computes; an unknown field without one, and unlike any known, is a note."""
+UNSHIFTED = {"shift": 1, "flow_shift": 1, "snr_shift_scale": 1}
+"""Factors at which a schedule is left as it is."""
 CLOSE = 0.85
 """How alike two names are, as a ratio, of which one is taken for the other misspelt."""
 
@@ -99,7 +102,7 @@ def _unknown(component: Component, config: Mapping[str, Any], is_later: bool) ->
     for key, value in plain_config(config).items():
         if key in known or key in LEFT_OUT or value in OFF:
             continue
-        decides = any(word in key for word in GEOMETRY)
+        decides = any(word in key for word in GEOMETRY) and not _says_nothing(cls, key, value)
         meant = get_close_matches(key, known, n=1, cutoff=CLOSE)
         yield Finding(
             "GM433" if decides and is_later else "GM432",
@@ -115,6 +118,14 @@ def _unknown(component: Component, config: Mapping[str, Any], is_later: bool) ->
             else "a leftover, or a field that another version or class has",
             evidence={"key": key, "value": _short(value), "installed": _installed()},
         )
+
+
+def _says_nothing(cls: Any, key: str, value: Any) -> bool:
+    """Whether a scheduler has only kept what another class of scheduler writes by default, or what changes nothing.
+
+    `from_config` of diffusers hands the whole configuration on to the new class, and `save_pretrained` writes it.
+    """
+    return hasattr(cls, "_compatibles") and (UNSHIFTED.get(key) == value or value in scheduler_defaults(key))
 
 
 def _arguments(context: Context) -> Iterator[Finding]:

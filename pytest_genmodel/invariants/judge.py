@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,7 @@ from pytest_genmodel.diagnosis.allowance import ALLOW, Allowance, apply, parse_a
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.limit import beyond_tolerance
 from pytest_genmodel.diagnosis.rules import failing
-from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.invariants.context import (
     NEEDS_WEIGHTS,
     CannotJudgeError,
@@ -24,6 +25,8 @@ from pytest_genmodel.invariants.context import (
 )
 from pytest_genmodel.invariants.registry import Invariant
 from pytest_genmodel.invariants.verdict import Outcome, Verdict
+from pytest_genmodel.pipelines.torch_defaults import own_defaults
+from pytest_genmodel.pipelines.unusable import unusable_value
 
 _log = logging.getLogger("pytest_genmodel")
 
@@ -45,12 +48,13 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     to_its_end = False
     try:
         _check_applies(invariant, context)
-        for finding in invariant.function(context, **arguments) or ():
-            if not isinstance(finding, Finding):
-                context.cannot_judge(
-                    f"the invariant {invariant.name} yields findings; it gave a {type(finding).__name__}"
-                )
-            findings.append(finding)
+        with own_defaults() if _is_ours(invariant) else nullcontext():
+            for finding in invariant.function(context, **arguments) or ():
+                if not isinstance(finding, Finding):
+                    context.cannot_judge(
+                        f"the invariant {invariant.name} yields findings; it gave a {type(finding).__name__}"
+                    )
+                findings.append(finding)
         outcome, to_its_end = Outcome.PASSED, True
     except DoesNotApplyError as error:
         outcome, reason = Outcome.SKIPPED, str(error)
@@ -64,7 +68,8 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
     except GenmodelError as error:
         outcome, reason = Outcome.INCONCLUSIVE, str(error)
     except Exception as error:  # a crash must never look like a pass, nor end the session
-        outcome, reason = Outcome.INCONCLUSIVE, _crash(invariant, error)
+        outcome, reason = Outcome.INCONCLUSIVE, _by_configuration(invariant, context, error)
+        reason = reason or _crash(invariant, error)
         _log.debug("invariant %s crashed", invariant.name, exc_info=True)
     findings = list(apply(findings, (*own, *context.policy.allow), lambda: _digest(context)))
     if to_its_end:
@@ -85,6 +90,11 @@ def judge(invariant: Invariant, context: Context, parameters: Mapping[str, Any])
         attachments=context.attachments,
         compared=tuple(context.compared),
     )
+
+
+def _is_ours(invariant: Invariant) -> bool:
+    """Whether a claim is built in; a project's own sees torch as its conftest has set it."""
+    return invariant.function.__module__.startswith("pytest_genmodel.")
 
 
 def _digest(context: Context) -> str | None:
@@ -130,11 +140,32 @@ def _apart(error: AssertionError) -> dict[str, Any]:
     return beyond_tolerance(worst)
 
 
+def _by_configuration(invariant: Invariant, context: Context, error: Exception) -> str | None:
+    """What a configuration holds that no code can work with, where a claim of ours broke off; None without."""
+    if not _is_ours(invariant) or _is_out_of_memory(error):
+        return None
+    try:
+        opened = [context.candidate, *([context.reference] if context.has_reference else [])]
+        for pipeline in opened:
+            if odd := unusable_value(pipeline.checkpoint):
+                what = first_line(error)
+                return f"{odd.path.parent.name}/{odd} (it ends in {type(error).__name__}: {what})"
+    except Exception:  # the crash itself is said then
+        _log.debug("the configurations could not be looked at", exc_info=True)
+    return None
+
+
 def _crash(invariant: Invariant, error: Exception) -> str:
     if _is_out_of_memory(error):
         return "out of memory: judge it on a larger device, or at a lower --genmodel-level"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    message = str(error).strip().splitlines()
+    frames = traceback.extract_tb(error.__traceback__)
+    file = getattr(getattr(invariant.function, "__code__", None), "co_filename", None)
+    # of a project's claim its own line is told: the innermost one may be anywhere in a library
+    mine = [] if invariant.is_ours else [frame for frame in frames if frame.filename == file]
+    frame = [*frames, *mine][-1]
+    message = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(message) > 1 and message[0].endswith(":"):  # as diffusers says what it could not import
+        message[0] += f" {message[-1]}"
     what = f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     return f"the check itself crashed: {what} ({place}; traceback: --log-level=DEBUG)"

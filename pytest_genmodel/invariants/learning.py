@@ -9,6 +9,7 @@ from pytest_genmodel.checkpoints.names import summarise, unwrapped
 from pytest_genmodel.diagnosis.at_rest.adapter import up_factors
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.invariants.learning_facts import process_findings, step_findings, unsaved_findings
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.invariants.training_run import (
     Trainer,
@@ -37,22 +38,37 @@ def learning_moves(
     optimizer was given, and of a component that was written whole, each of its parameters.
     """
     trained = train_once(context, trainer, lr=lr, steps=steps)
+    if lacking := _lacking(trained.observed, steps):
+        # A new adapter needs two steps that move: its first moves lora_B alone.
+        trained = train_once(context, trainer, lr=lr, steps=steps + lacking)
     yield from run_findings(trained)
     yield from steps_findings(context, trained)
     if trained.observed is not None and trained.observed.steps:
-        yield from _learned(context, trained.observed)
+        yield from _learned(context, trained.observed, lr)
+        yield from step_findings(trained.observed)
+        yield from process_findings(context, trained)
     if trained.checkpoint is None:
         yield from nothing_written(trained)
         return
-    if trained.written is not None and trained.written.adapter is not None:
-        yield from _adapter_moved(trained)
-    else:
-        yield from _claimed_moved(context, trained)
+    is_adapter = trained.written is not None and trained.written.adapter is not None
+    still = list(_adapter_moved(trained) if is_adapter else _claimed_moved(context, trained))
+    yield from still
+    if not still:
+        yield from unsaved_findings(context, trained)
     if not is_witnessed(trained):
         cannot_witness(context, trained)
 
 
-def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
+def _lacking(observed: Observed | None, steps: int) -> int:
+    """How many of the steps could move nothing, where some parameters kept still for it: a schedule that warms up
+    begins at rate zero, and a GradScaler passes over its first steps."""
+    if observed is None or not observed.kept or not observed.largest_rate:
+        return 0
+    at_zero = next(step for step, rates in enumerate(observed.rates) if any(rates))
+    return at_zero + max(0, steps - observed.steps)
+
+
+def _learned(context: Context, observed: Observed, lr: float) -> Iterator[Finding]:
     context.measure(moved=observed.moved)
     if not all(observed.finite_gradients):
         yield Finding("GM708", "gradients are NaN or Inf", location="optimizer")
@@ -63,8 +79,19 @@ def _learned(context: Context, observed: Observed) -> Iterator[Finding]:
             f"every bit (largest rate seen: {observed.largest_rate:g})",
             component=context.candidate.family.denoiser,
             location="optimizer",
-            cause="the rate was 0 in every step" if not observed.largest_rate else None,
+            cause=_cause_of_stillness(observed.largest_rate, lr),
         )
+
+
+def _cause_of_stillness(largest: float, lr: float) -> str | None:
+    if not largest:
+        return "the rate was 0 in every step"
+    if largest < lr / 10:
+        return (
+            f"a schedule that warms up: the rate was {largest:g} where {lr:g} was asked for, less than these weights "
+            "can follow in so few steps; turn the warm-up off in the command, or give more steps"
+        )
+    return None
 
 
 def _adapter_moved(trained: Trained) -> Iterator[Finding]:

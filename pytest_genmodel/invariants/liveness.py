@@ -16,6 +16,7 @@ from pytest_genmodel.invariants.cost import LARGEST_QUICK, require_small_or_full
 from pytest_genmodel.invariants.registry import invariant
 from pytest_genmodel.pipelines.alive import autoencoder_loss, call_loss, dead_tensors
 from pytest_genmodel.pipelines.component_calls import record_sample
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.pipelines.families.call import call_parameters
 from pytest_genmodel.pipelines.library import class_named, quiet
 from pytest_genmodel.pipelines.pipeline import Pipeline
@@ -28,6 +29,9 @@ WEAK = 0.1
 """A condition has lost its strength where its effect is this share of the reference's: an honest fine-tune changes it
 by less than a half, a branch that is dead but for rounding leaves less than 1e-3."""
 OTHER_PROMPT = "a blue boat on the water, seen from above"
+PROMPT = "a red square moves right"
+"""Asked for where the probe's prompt says nothing, or what the negative one says: guidance has no effect then, and
+over a single token attention has nothing to choose from."""
 
 
 @invariant
@@ -39,7 +43,7 @@ def conditions_matter(context: Context, *, steps: int = 2) -> Iterator[Finding]:
     """
     if type(steps) is not int or steps < 1:
         raise BadInputError(f"steps={steps!r}: a sample takes at least one step")
-    probe = context.probe.but(steps=steps)
+    probe = _with_words(context.probe).but(steps=steps)
     changed = _changed(context.candidate, probe)
     if not changed:
         context.skip(
@@ -59,6 +63,11 @@ def conditions_matter(context: Context, *, steps: int = 2) -> Iterator[Finding]:
         yield from _weaker(context, probe, changed, effects)
 
 
+def _with_words(probe: Probe) -> Probe:
+    says_nothing = not probe.prompt.strip() or probe.prompt == probe.negative_prompt
+    return probe.but(prompt=PROMPT) if says_nothing else probe
+
+
 def _changed(pipeline: Pipeline, probe: Probe) -> dict[str, Probe]:
     names = call_parameters(class_named("diffusers", str(pipeline.checkpoint.pipeline_class)))
     taken = set(names) - pipeline.family.without_effect(pipeline.checkpoint)
@@ -66,7 +75,7 @@ def _changed(pipeline: Pipeline, probe: Probe) -> dict[str, Probe]:
     if "image" in taken or "video" in taken:
         changed["image"] = probe.but(image=(1 - probe.image).flip(-1))
     if "prompt" in taken:
-        changed["prompt"] = probe.but(prompt=OTHER_PROMPT)
+        changed["prompt"] = probe.but(prompt=OTHER_PROMPT if probe.prompt != OTHER_PROMPT else PROMPT)
     guided = "guidance_scale" in taken and probe.guidance > 1
     if guided and "negative_prompt" in taken:
         changed["negative prompt"] = probe.but(negative_prompt=OTHER_PROMPT)
@@ -77,8 +86,7 @@ def _changed(pipeline: Pipeline, probe: Probe) -> dict[str, Probe]:
 
 def _effect(pipeline: Pipeline, probe: Probe, other: Probe) -> float:
     """Relative distance of the latents after the last step."""
-    before, after = pipeline.sample(probe).latents[-1], pipeline.sample(other).latents[-1]
-    return float((after - before).norm() / before.norm().clamp_min(1e-30))
+    return distance(pipeline.sample(other).latents[-1], pipeline.sample(probe).latents[-1])
 
 
 def _owner(pipeline: Pipeline, name: str) -> str | None:
@@ -144,7 +152,7 @@ def _dead(context: Context, pipeline: Pipeline) -> Iterator[tuple[str, int, tupl
     """Name, number of stored tensors and dead ones of each component that is looked at."""
     import torch
 
-    probe, family, live = context.probe, pipeline.family, pipeline.diffusers
+    probe, family, live = _with_words(context.probe), pipeline.family, pipeline.diffusers
     # Tables that were learned for the trained size are not read at any other.
     probe = probe.but(frames=max(probe.frames, family.geometry(pipeline.checkpoint).frames))
     clip = moving_clip(probe)
@@ -165,7 +173,7 @@ def _dead(context: Context, pipeline: Pipeline) -> Iterator[tuple[str, int, tupl
 def _dead_of_encoders(context: Context, pipeline: Pipeline) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """As `_dead`, of the models that a sample calls before it denoises."""
     left_out = []
-    for call in record_sample(pipeline, context.probe.but(steps=2)).components:
+    for call in record_sample(pipeline, _with_words(context.probe).but(steps=2)).components:
         name = call.component
         if name in pipeline.denoisers or name == "vae" or call.method != "forward":
             continue

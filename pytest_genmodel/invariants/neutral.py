@@ -20,6 +20,7 @@ from pytest_genmodel.transformations.controls import distance, measure_floor, sc
 from pytest_genmodel.transformations.left_behind import PipelineState, pipeline_state
 from pytest_genmodel.transformations.neutral import (
     BrokenError,
+    Done,
     Neutral,
     NotHereError,
     all_neutral,
@@ -50,20 +51,36 @@ def neutral_transformations(
     """Slices, tiles, other kernels, dtypes and back, copies: applied to a pipeline of its own, none may matter.
 
     The limit is measured: the same sample again, with tensors at other addresses, with other threads. What is
-    applied is undone, and the pipeline must then be what it was.
+    applied is undone, and the pipeline must then be what it was. `transformations` names those to try; else
+    offloading, layerwise casting and diffusers' own attention backends wait for the level `full`.
     """
     pipeline = context.candidate
     pipeline.require_backed()
-    names = (*all_neutral(), BFLOAT16) if transformations is None else tuple(transformations)
+    left_out = {} if transformations is not None else _left_out(context)
+    known = (*all_neutral(), BFLOAT16) if transformations is None else tuple(transformations)
+    names = tuple(name for name in known if name not in left_out)
     probe = context.probe.but(steps=steps)
     bench = Bench(pipeline, probe)
     try:
         floor = floor_for(context, bench)
         require_floor(context, floor)
         trial = _Trial(context, bench, floor)
+        trial.skipped |= left_out
         yield from trial.run(names)
     finally:
         bench.close()
+
+
+def _left_out(context: Context) -> dict[str, str]:
+    """What is not done unless it is asked for, with when it is."""
+    done = {Done.ALWAYS}
+    if context.is_full or context.candidate.placement.device != "cpu":
+        done.add(Done.MOVED)
+    if context.is_full:
+        done.add(Done.FULL)
+    return {
+        name: f"done {change.done.value}" for name, change in all_neutral().items() if change.done not in done
+    }
 
 
 def floor_for(context: Context, bench: Bench) -> Floor:

@@ -24,6 +24,8 @@ LIMITS = {"float32": 1e-5, "float16": 1e-2, "bfloat16": 4e-2}
 for most, 1e-7)."""
 MASKS = ("encoder_attention_mask", "attention_mask")
 STATES = "encoder_hidden_states"
+BETWEEN = "text_encoder_hidden_states"
+"""What LTX-2's connectors, between text encoder and transformer, are given for them."""
 
 
 @invariant
@@ -45,10 +47,14 @@ def padding_is_ignored(context: Context) -> Iterator[Finding]:
         if name not in calls:
             context.cannot_judge(f"the {name} was not called")
         arguments = _bound(pipeline, calls[name])
-        denoises = name in pipeline.denoisers
+        takes_states = name in pipeline.denoisers or BETWEEN in arguments
+        if not takes_states and arguments.get("input_ids") is None:
+            context.cannot_judge(
+                f"the {name} is given neither ids nor states under a name that is known here"
+            )
         found = (
             _states(pipeline, calls[name], arguments, _is_filled(pipeline, calls))
-            if denoises
+            if takes_states
             else _tokens(pipeline, calls[name], arguments)
         )
         for finding in found:
@@ -90,9 +96,7 @@ def _tokens(pipeline: Pipeline, call: ComponentCall, arguments: Mapping[str, Any
     import torch
 
     name = call.component
-    ids, found = arguments.get("input_ids"), _mask(arguments)
-    if ids is None:
-        return
+    ids, found = arguments["input_ids"], _mask(arguments)
     if found is None or bool(found[1].all()):
         if found is None or _ends_in_padding(pipeline, name, ids):
             yield Finding(
@@ -162,17 +166,18 @@ def _another_token(pipeline: Pipeline, name: str, ids: torch.Tensor, mask: torch
 def _states(
     pipeline: Pipeline, call: ComponentCall, arguments: Mapping[str, Any], is_filled: bool
 ) -> Iterator[Finding | str]:
-    """A denoiser: other states of the text where the mask is 0."""
+    """A denoiser, or what stands before it: other states of the text where the mask is 0."""
     import torch
 
-    states, found = arguments.get(STATES), _mask(arguments)
+    key = BETWEEN if BETWEEN in arguments else STATES
+    states, found = arguments.get(key), _mask(arguments)
     name = call.component
     if found is None or states is None or (is_filled and bool(found[1].all())):
         yield Finding(
             "GM915",
             f"the {name} is given {'no mask of' if found is None else 'a mask that covers'} the prompt's padding",
             component=name,
-            location="encoder_attention_mask",
+            location="encoder_attention_mask" if key == STATES else "attention_mask",
             cause="what fills the prompt up is read as words",
         )
         return
@@ -183,12 +188,12 @@ def _states(
     noise = torch.randn(states.shape, generator=generator) * float(states[mask].float().std())
     changed = torch.where(mask[..., None], states, noise.to(states.dtype))
     before = _replayed(pipeline, call, arguments)
-    after = _replayed(pipeline, call, {**arguments, STATES: changed})
+    after = _replayed(pipeline, call, {**arguments, key: changed})
     gap = distance(after, before)
     if not gap <= _limit(pipeline):
         yield Finding(
             "GM913",
-            f"other states behind the mask of the text change the prediction by {gap:.2g} (relative, limit "
+            f"other states behind the mask of the text change what the {name} gives by {gap:.2g} (relative, limit "
             f"{_limit(pipeline):g})",
             component=name,
             location=place,

@@ -56,6 +56,11 @@ class Invariant:
         return (inspect.getdoc(self.function) or self.name).splitlines()[0]
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is one of the package's own, and none of a project's."""
+        return self.function.__module__.startswith("pytest_genmodel.")
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the keyword parameters that a marker may give."""
         signature = inspect.signature(self.function)
@@ -141,7 +146,14 @@ def invariant(
             )
         if code is not None:
             document = inspect.getdoc(claim) or f"The invariant {entry.name} does not hold."
-            register(Rule(code, entry.name.replace("_", " "), document, "See the invariant's documentation."))
+            register(
+                Rule(
+                    code,
+                    entry.name.replace("_", " "),
+                    document,
+                    f"Look at what it claims: {entry.summary}",
+                )
+            )
         _REGISTRY[entry.name] = entry
         return claim
 
@@ -157,7 +169,7 @@ def find(name: str) -> Invariant:
     entries = all_invariants()
     if name not in entries:
         raise BadInputError(
-            f"no invariant is called {name!r}{_nearest(name, tuple(entries))} (known: {', '.join(entries)})"
+            f"no invariant is called {name!r}{_nearest(name, tuple(entries))} (known: {', '.join(sorted(entries))})"
         )
     return entries[name]
 

@@ -10,7 +10,7 @@ from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.registry import Level, invariant
-from pytest_genmodel.pipelines.effective import effective_config
+from pytest_genmodel.pipelines.effective import effective_config, set_steps
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.schedules import STOCHASTIC, Schedule, closed_form, model_output
 
@@ -39,6 +39,7 @@ def sound_schedule(context: Context) -> Iterator[Finding]:
     component = context.candidate.checkpoint.components.get("scheduler")
     if component is None:
         context.skip("the checkpoint has no scheduler")
+    live = context.candidate.component("scheduler")  # one that does not load has no schedule to look at
     config = effective_config(component)
     steps = context.probe.steps
     expected = closed_form(component.class_name, config, steps)
@@ -48,10 +49,10 @@ def sound_schedule(context: Context) -> Iterator[Finding]:
     if config.get("rescale_betas_zero_snr") and config.get("prediction_type") == "epsilon":
         yield _divides_by_zero(component)
         return
-    wrong = list(_arrays(context, expected, steps))
+    wrong = list(_arrays(live, expected, steps))
     yield from wrong
     if not wrong and component.class_name not in STOCHASTIC:
-        yield from _walk(context, component, closed_form(component.class_name, config, WALKED))
+        yield from _walk(context, live, closed_form(component.class_name, config, WALKED))
 
 
 def _divides_by_zero(component: Component) -> Finding:
@@ -65,18 +66,16 @@ def _divides_by_zero(component: Component) -> Finding:
     )
 
 
-def _fresh(context: Context, schedule: Schedule, steps: int) -> Any:
-    live = context.candidate.component("scheduler")
+def _fresh(live: Any, schedule: Schedule, steps: int) -> Any:
     fresh = type(live).from_config(live.config)
-    with quiet():
-        fresh.set_timesteps(steps, **schedule.call)
+    set_steps(fresh, steps, **schedule.call)
     return fresh
 
 
-def _arrays(context: Context, schedule: Schedule, steps: int) -> Iterator[Finding]:
+def _arrays(live: Any, schedule: Schedule, steps: int) -> Iterator[Finding]:
     import numpy as np
 
-    fresh = _fresh(context, schedule, steps)
+    fresh = _fresh(live, schedule, steps)
     for name, expected in schedule.arrays.items():
         array = getattr(fresh, name, None)
         actual = None if array is None else np.asarray(array.double().cpu())
@@ -98,7 +97,7 @@ def _arrays(context: Context, schedule: Schedule, steps: int) -> Iterator[Findin
         return
 
 
-def _walk(context: Context, component: Component, schedule: Schedule | None) -> Iterator[Finding]:
+def _walk(context: Context, live: Any, schedule: Schedule | None) -> Iterator[Finding]:
     """Start from noise, answer every step with the truth, and look where it ends."""
     import numpy as np
     import torch
@@ -108,7 +107,7 @@ def _walk(context: Context, component: Component, schedule: Schedule | None) -> 
     random = np.random.default_rng(0)
     clean = random.uniform(-CLEAN, CLEAN, SHAPE)
     noise = random.standard_normal(SHAPE)
-    fresh = _fresh(context, schedule, WALKED)
+    fresh = _fresh(live, schedule, WALKED)
     sample = _mixed(clean, noise, schedule.signal[0], schedule.noise[0])
     for step, timestep in enumerate(fresh.timesteps):
         output = model_output(schedule, step, clean, noise)
@@ -129,7 +128,7 @@ def _walk(context: Context, component: Component, schedule: Schedule | None) -> 
             f"(limit {ARRIVED:g}; prediction_type {schedule.prediction.removeprefix('exploding_')})",
             component="scheduler",
             location="scheduler:step",
-            cause=f"{component.class_name}.step does not invert the noise that its own schedule adds",
+            cause=f"{type(live).__name__}.step does not invert the noise that its own schedule adds",
             evidence=against(distance, ARRIVED, "relative distance"),
         )
 

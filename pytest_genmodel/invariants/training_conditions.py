@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.checkpoints.alpha import scales
 from pytest_genmodel.diagnosis.conditions import condition_findings, latent_findings
-from pytest_genmodel.diagnosis.finding import Finding
+from pytest_genmodel.diagnosis.finding import Finding, finding_of
 from pytest_genmodel.diagnosis.image_condition import CLOSE, Situation, distance
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.context import Context
@@ -29,7 +31,7 @@ from pytest_genmodel.training.dataset import write_dataset
 from pytest_genmodel.training.loop import moving_clip
 from pytest_genmodel.training.resuming import takes
 from pytest_genmodel.training.trainers import BUILT_IN, trainer_named
-from pytest_genmodel.transformations.train import TrainerError
+from pytest_genmodel.transformations.train import Trained, TrainerError
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +67,7 @@ def training_conditions(context: Context, *, trainer: Trainer = "full", steps: i
     cls = class_named(denoiser.home, denoiser.class_name)
     chosen, subject = _prepared(context, trainer)
     calls_folder = context.work_folder("calls")
+    trained: Trained | None = None
     broke: TrainerError | None = None
     ended: list[Finding] = []
     with training_calls(cls, calls_folder) as calls:
@@ -73,8 +76,10 @@ def training_conditions(context: Context, *, trainer: Trainer = "full", steps: i
             ended = [finding for finding in run_findings(trained) if finding.code == "GM711"]
         except TrainerError as error:  # what it told the denoiser before that may well be why
             broke = error
+    weaker = list(_strength(context, trained, calls)) if trained is not None else []
+    yield from weaker
     if calls:
-        yield from _judged(context, subject, calls, may_skip=broke is None)
+        yield from _judged(context, subject, calls, may_skip=broke is None and not weaker)
     yield from ended
     if broke is not None:
         raise broke
@@ -82,6 +87,34 @@ def training_conditions(context: Context, *, trainer: Trainer = "full", steps: i
         context.cannot_judge(
             f"no training call of a {cls.__name__} was seen{_complaint(calls_folder)}: the trainer has a class of "
             "its own, compiles the model, or runs in an environment without pytest-genmodel"
+        )
+
+
+def _strength(context: Context, trained: Trained, calls: list[Call]) -> Iterator[Finding]:
+    """An adapter must be loaded at the scale that it was trained at: no weight and no zero rate shows another."""
+    adapter = trained.written.adapter if trained.written is not None else None
+    acted = calls[-1].scales if calls else {}
+    if adapter is None or not acted:
+        return
+    said = scales(adapter)
+    other = [
+        name for name in said.rank_by_module if name in acted and not isclose(said.applied(name), acted[name])
+    ]
+    context.measure(adapter_layers=sum(name in acted for name in said.rank_by_module))
+    if other:
+        name = other[0]
+        yield finding_of(
+            "GM825",
+            other,
+            f"acted at the scale {acted[name]:g} in training, and are loaded at {said.applied(name):g}",
+            of=len(said.rank_by_module),
+            noun="layers",
+            component=context.candidate.family.denoiser,
+            cause="the file says no alpha, and alpha = rank is taken: the save call is not given the adapter's "
+            "configuration (*_lora_adapter_metadata)"
+            if said.by_module.get(name) is None
+            else "alpha, rank or rslora of the file are not those of training",
+            evidence={"trained": acted[name], "loaded": said.applied(name)},
         )
 
 
@@ -114,7 +147,9 @@ def _prepared(context: Context, trainer: Trainer) -> tuple[Any, _Subject]:
     probe = context.probe
     if trainer in BUILT_IN:
         pipeline = context.candidate
-        own = make_probe(ProbeWishes(seed=probe.seed), pipeline.checkpoint, pipeline.family, full=False)
+        size = probe.width, probe.height, probe.frames
+        wishes = ProbeWishes.of_training(probe.prompt, probe.seed, *size)
+        own = make_probe(wishes, pipeline.checkpoint, pipeline.family, full=False)
         return trainer, _Subject(moving_clip(own), own.prompt, certain=True)
     name, function = trainer_named(trainer)
     wants = function.needs_dataset if isinstance(function, TrainCommand) else takes(function, "dataset")

@@ -14,7 +14,7 @@ from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.invariants.cost import require_small_or_full
 from pytest_genmodel.pipelines.equality import compare_stored
 from pytest_genmodel.pipelines.library import class_named
-from pytest_genmodel.training.complaints import complaint_of
+from pytest_genmodel.training.complaints import Complaint, complaint_of, own_lines
 from pytest_genmodel.training.observer import Observed
 from pytest_genmodel.training.resuming import ResumeArguments
 from pytest_genmodel.training.trainers import BUILT_IN, require_steps, trainer_named
@@ -151,8 +151,10 @@ def run_findings(trained: Trained) -> Iterator[Finding]:
         )
     ran = trained.ran
     if ran is not None and ran.status != 0:
-        lines = "\n".join(ran.last_lines[-LINES_SHOWN:])
+        lines = "\n".join(own_lines(ran.last_lines)[-LINES_SHOWN:])
         complaint = complaint_of(ran.last_lines, ran.status, rate=trained.lr)
+        if complaint is None and ran.status is None:
+            complaint = _too_long(trained.observed)
         yield Finding(
             "GM711",
             f"{ran.how_it_ended}; the last lines it printed:\n{lines}" if lines else ran.how_it_ended,
@@ -169,6 +171,18 @@ def run_findings(trained: Trained) -> Iterator[Finding]:
             location=trained.touched[0],
             evidence={"files": list(trained.touched)},
         )
+
+
+def _too_long(observed: Observed | None) -> Complaint:
+    """Why a run may not have ended in its time."""
+    waits = observed is not None and observed.world > 1
+    return Complaint(
+        "its processes wait for each other: one of them alone calls a save, a barrier or a gather that all must call"
+        if waits
+        else "it hangs, waits for an answer, or needs more time",
+        "Run it by hand with the same values; give it more time where it needs that "
+        "(--genmodel-train-timeout=SECONDS).",
+    )
 
 
 def nothing_trained(observed: Observed) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from math import inf
+from math import inf, isfinite
 
 from pytest_genmodel.baselines.observations import Seen
 from pytest_genmodel.baselines.record import clip_probes
@@ -79,6 +79,13 @@ def sound_video(
 def _latents(ours: list[Sample], theirs: list[Seen]) -> Iterator[Finding]:
     for step in range(min(len(ours[0].latents), len(theirs[0].spreads))):
         mine = sum(float(sample.latents[step].std()) for sample in ours)
+        if not isfinite(mine):
+            yield Finding(
+                "GM925",
+                f"after step {step + 1} the latents hold values that are no numbers; the reference's hold none",
+                location=f"step {step + 1}",
+            )
+            return
         other = sum(seen.spreads[step] for seen in theirs)
         ratio = mine / other if other else float("inf")
         if not 1 / LATENT_SCALE <= ratio <= LATENT_SCALE:

@@ -10,6 +10,7 @@ from pytest_genmodel.diagnosis.at_rest.experts import hold_the_same
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.comparison import of_other_kind, one_sided
 from pytest_genmodel.diagnosis.difference import difference_findings, numbers
+from pytest_genmodel.diagnosis.difference.merged import merged_findings
 from pytest_genmodel.diagnosis.finding import Finding, name_evidence
 from pytest_genmodel.diagnosis.layers import drift_by_layer
 from pytest_genmodel.invariants.context import Context
@@ -48,6 +49,8 @@ def same_weights(context: Context) -> Iterator[Finding]:
             if drift := drift_by_layer(difference):
                 layers[name] = drift
             yield from difference_findings(name, difference, contract.of(name))
+            if name == context.candidate.family.denoiser:
+                yield from merged_findings(name, difference, candidate)
     if contract.one_of and not changed.intersection(contract.one_of):
         yield Finding(
             "GM302",

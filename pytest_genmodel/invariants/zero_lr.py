@@ -85,7 +85,12 @@ def _identity(
     context.measure(components={name: _counts(difference) for name, difference in differences.items()})
     changed = {name: one for name, one in differences.items() if one.changed or one.rounded or one.missing}
     start = None
-    if observed is not None and (changed or context.is_full or denoiser_size(context) <= LARGEST_QUICK):
+    is_adapter = trained.written is not None and trained.written.adapter is not None
+    if (
+        observed is not None
+        and not is_adapter
+        and (changed or context.is_full or denoiser_size(context) <= LARGEST_QUICK)
+    ):
         start = started_from(context.candidate, observed)  # reads the denoiser once more
     if start is not None:
         context.measure(in_process=start.text)
@@ -226,7 +231,7 @@ def _rate_was_zero(trained: Trained) -> Iterator[Finding]:
                 "GM701",
                 f"the optimizer used the rate {max(rates):g} in step {step} of {observed.steps}; 0 was asked for",
                 location=f"step {step}",
-                cause=cause,
+                cause=_OWN_RATE if any(map(counts_as_zero, rates)) else cause,
                 evidence={"rates": [list(step) for step in observed.rates[:20]]},
             )
             return
@@ -317,6 +322,7 @@ def _sample(context: Context, trained: Trained, tolerance: Tolerance | str | Non
         )
 
 
+_OWN_RATE = "one of several parameter groups, optimizers or processes has a rate of its own"
 _REWIRED = "the trainer wrote another configuration than it was given"
 CONTROL_RATE, CONTROL_STEPS = 1e-3, 2
 """As learning_moves has them, so that one run serves both."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines.placement import Placement
+from pytest_genmodel.whole_file import write_whole
 
 SCHEMA = 1
 FACTOR = 4.0
@@ -121,12 +121,9 @@ class CalibrationFile:
         """
         content = self._content(placement)
         content["floors"][key] = floor.to_json()
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            beside.replace(self.path)
+            write_whole(self.path, json.dumps(content, indent=2, sort_keys=True) + "\n")
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise BadInputError(
                 f"--genmodel-calibrate={self.path}: cannot be written ({error.strerror})"
             ) from None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.pipelines.effective import schedule
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.placement import controlled
+from pytest_genmodel.pipelines.recording import Argument, arguments_of, innermost
 from pytest_genmodel.pipelines.residents import parameter_count
 
 if TYPE_CHECKING:
@@ -44,23 +47,36 @@ class DenoiserCall:
         prediction: torch.Tensor = output[0]
         return prediction.detach().float().cpu().clone()
 
+    def told(self, denoiser: Any) -> Mapping[str, Argument]:
+        """Every argument by its path, tensors as copies on the CPU; see `recording.Call`."""
+        signature = inspect.signature(type(innermost(denoiser)).forward)
+        return arguments_of(signature.bind(denoiser, *self.arguments, **self.options))
+
 
 def record_call(
-    pipeline: Any, family: Family, checkpoint: Checkpoint, probe: Probe, device: str
+    pipeline: Any, family: Family, checkpoint: Checkpoint, probe: Probe, device: str, *, after: int = 0
 ) -> DenoiserCall:
     """Start a sample of the live diffusers pipeline and break it off where it first calls its denoiser.
 
-    Prompt and image are encoded, nothing is denoised or decoded. The global random state is put back.
+    Prompt and image are encoded, nothing is denoised or decoded. The global random state is put back. With `after`
+    so many calls are made first.
 
     Raises:
         NoCallError: the denoiser was never called.
+        StepsRefusedError: the schedule has no numbers.
     """
     import torch
 
     denoiser = getattr(pipeline, family.denoiser)
     found: list[DenoiserCall] = []
 
+    left = after
+
     def record(_: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        nonlocal left
+        if left > 0:
+            left -= 1
+            return
         found.append(DenoiserCall(arguments, options, device))
         raise _RecordedError
 
@@ -82,4 +98,7 @@ def record_call(
         hook.remove()
     if not found:
         raise NoCallError(f"the pipeline made a sample without calling its {family.denoiser}")
+    timestep = found[0].options.get("timestep")
+    if isinstance(timestep, torch.Tensor) and not bool(timestep.isfinite().all()):
+        schedule(pipeline.scheduler, probe.steps)  # which says so, where the scheduler is at fault
     return found[0]

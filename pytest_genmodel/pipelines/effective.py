@@ -9,7 +9,9 @@ from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.digest import plain_config
+from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.library import class_named, quiet
 
 _INERT = {
@@ -35,6 +37,9 @@ def effective_config(component: Component) -> Mapping[str, Any]:
 
     Keys that are no argument of the class act on nothing and are left out; so are private fields, versions and
     paths. Tokenizers are judged by their ids, not by their files: they have none.
+
+    Raises:
+        DamagedFileError: the class refuses what is stored.
     """
     if component.effective is not None:
         return component.effective
@@ -47,7 +52,16 @@ def effective_config(component: Component) -> Mapping[str, Any]:
     if config_class is None:
         return _image_processing(cls, stored)
     with quiet():
-        values = _taken(config_class, config_class.from_dict(dict(component.config)).to_dict())
+        try:
+            made = config_class.from_dict(dict(component.config)).to_dict()
+        except Exception as error:  # whatever a class raises for a value of another kind
+            raise DamagedFileError(
+                component.config_path or component.folder,
+                Damage.CONFIG,
+                f"{config_class.__name__} refuses it ({first_line(error)})",
+                action="Copy the configuration file from the reference.",
+            ) from error
+        values = _taken(config_class, made)
     return _normal({key: value for key, value in values.items() if key not in _INERT})
 
 
@@ -121,10 +135,40 @@ def runtime_config(live: Any) -> Mapping[str, Any]:
     return _normal({key: value for key, value in plain_config(values).items() if key not in _INERT})
 
 
+class StepsRefusedError(GenmodelError):
+    """A scheduler makes no schedule of so many steps."""
+
+    def __init__(self, scheduler: Any, steps: int, reason: str) -> None:
+        super().__init__(
+            f"the {type(scheduler).__name__} of this configuration makes no schedule of {steps} "
+            f"step{'' if steps == 1 else 's'}: {reason} (ask for another number of them: --genmodel-steps)"
+        )
+
+
+def set_steps(scheduler: Any, steps: int, **call: Any) -> None:
+    """Have a scheduler make its schedule of `steps` steps; `call` is what its `set_timesteps` needs beside them.
+
+    Raises:
+        StepsRefusedError: it makes none of so many, whatever the library raises for it, or one without numbers (a
+            terminal shift over a single step divides by 0).
+    """
+    with quiet():
+        try:
+            scheduler.set_timesteps(steps, **call)
+        except Exception as error:
+            raise StepsRefusedError(scheduler, steps, first_line(error)) from error
+    timesteps = getattr(scheduler, "timesteps", None)
+    if timesteps is not None and not bool(timesteps.isfinite().all()):
+        raise StepsRefusedError(scheduler, steps, "its timesteps are NaN or Inf")
+
+
 def schedule(scheduler: Any, steps: int) -> Mapping[str, Any]:
     """Give the arrays that a run of `steps` steps takes from a fresh copy of the live scheduler.
 
     One-dimensional tensors: timesteps as the sampler walks them, and noise levels where the class has them.
+
+    Raises:
+        StepsRefusedError: the scheduler makes no schedule of so many steps.
     """
     return schedule_of(type(scheduler).from_config(scheduler.config), steps)
 
@@ -132,8 +176,7 @@ def schedule(scheduler: Any, steps: int) -> Mapping[str, Any]:
 def schedule_of(scheduler: Any, steps: int) -> Mapping[str, Any]:
     """As `schedule`, of this very object, whose steps are set."""
     shift = {"mu": _middle_shift(scheduler.config)} if scheduler.config.get("use_dynamic_shifting") else {}
-    with quiet():
-        scheduler.set_timesteps(steps, **shift)
+    set_steps(scheduler, steps, **shift)
     arrays = {name: getattr(scheduler, name, None) for name in ARRAYS}
     return {name: array for name, array in arrays.items() if hasattr(array, "shape")}
 
@@ -173,6 +216,14 @@ def known_fields(cls: Any) -> frozenset[str] | None:
         other = getattr(importlib.import_module("diffusers"), kind, None)
         known |= set(_defaults(other)) if isinstance(other, type) else set()
     return frozenset(known)
+
+
+def scheduler_defaults(key: str) -> list[Any]:
+    """The defaults that the schedulers of diffusers have for a field, one for each class that has it."""
+    diffusers = importlib.import_module("diffusers")
+    kinds = [getattr(diffusers, name, None) for name in dir(diffusers) if name.endswith("Scheduler")]
+    known = [_defaults(kind) for kind in kinds if isinstance(kind, type)]
+    return [defaults[key] for defaults in known if key in defaults]
 
 
 def _defaults(cls: Any) -> dict[str, Any]:

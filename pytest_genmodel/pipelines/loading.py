@@ -11,6 +11,7 @@ from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.library import class_named, dtype_keyword, quiet
 from pytest_genmodel.pipelines.placement import Placement
 from pytest_genmodel.pipelines.residents import align, on_meta, residents, tie_groups
+from pytest_genmodel.pipelines.torch_defaults import own_defaults
 
 
 class LoadError(GenmodelError):
@@ -56,7 +57,7 @@ def load_component(component: Component, placement: Placement) -> Loaded:
             arguments["variant"] = component.variant
         if component.library == "diffusers" and component.file_sets[0].container == "bin":
             arguments["use_safetensors"] = False
-    with quiet() as log:
+    with own_defaults(), quiet() as log:
         try:
             module = cls.from_pretrained(str(component.folder), **arguments)
         except Exception as error:  # whatever a library raises for a bad file is the finding's text

@@ -51,7 +51,7 @@ def clean_latents(pipeline: Pipeline, clip: torch.Tensor, prompt: str) -> torch.
 
     live, family = pipeline.diffusers, pipeline.family
     found: list[torch.Tensor] = []
-    scheduler = live.scheduler
+    scheduler = family.training_scheduler(live)
     add_noise = getattr(scheduler, "add_noise", None)
 
     def watched(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -42,9 +42,9 @@ class Stepped:
 
 @dataclass(frozen=True, eq=False)
 class RotaryCall:
-    """One call of a denoiser's module of positions: the denoiser, the module, what it was given, and its tables."""
+    """One call of a module of positions: the component, the module, what it was given, and its tables."""
 
-    denoiser: str
+    component: str
     module: str
     arguments: Mapping[str, Any]
     cos: torch.Tensor
@@ -64,16 +64,23 @@ class Embedded:
 
 @dataclass(eq=False)
 class ObservedRun:
-    """What was seen, in the order in which it happened; all tensors are copies on the CPU."""
+    """What was seen, in the order in which it happened; all tensors are copies on the CPU.
+
+    `encoded` and `decoded` are what the VAE was given, `taken` the latents that were taken from what it made of the
+    first (drawn or not), `made` the pictures that it made of the second. `drawn` is what torch.randn gave.
+    """
 
     probe: Probe
     sample: Sample | None = None
+    drawn: list[torch.Tensor] = field(default_factory=list)
     encoded: list[torch.Tensor] = field(default_factory=list)
+    taken: list[torch.Tensor] = field(default_factory=list)
     denoised: list[Denoised] = field(default_factory=list)
     steps: list[Stepped] = field(default_factory=list)
     rotary: list[RotaryCall] = field(default_factory=list)
     embedded: list[Embedded] = field(default_factory=list)
     decoded: list[torch.Tensor] = field(default_factory=list)
+    made: list[torch.Tensor] = field(default_factory=list)
     frames_decoded: int = 0
     kernels: Kernels = field(default_factory=Kernels)
 
@@ -94,10 +101,12 @@ def observe_run(pipeline: Pipeline, probe: Probe) -> ObservedRun:
             _watch_denoiser(stack, run, name, model)
         for name, model in models.items():
             _watch_embeddings(stack, run, name, model)
+            _watch_rotary(stack, run, name, model)
         if (vae := getattr(live, "vae", None)) is not None:
-            stack.enter_context(_wrapped(vae, "encode", lambda given, _: run.encoded.append(_copy(given))))
+            stack.enter_context(_wrapped(vae, "encode", lambda given, made: _encoded(run, given, made)))
             stack.enter_context(_wrapped(vae, "decode", lambda given, made: _decoded(run, given, made)))
         stack.enter_context(_steps(live.scheduler, run))
+        stack.enter_context(_draws(run))
         run.kernels = stack.enter_context(watched_kernels(models))
         device = pipeline.placement.device
         run.sample = run_pipeline(live, family, pipeline.checkpoint, run.probe, device, pipeline.progress)
@@ -118,6 +127,9 @@ def _watch_denoiser(stack: ExitStack, run: ObservedRun, name: str, model: Any) -
 
     stack.callback(model.register_forward_pre_hook(before, with_kwargs=True).remove)
     stack.callback(model.register_forward_hook(after).remove)
+
+
+def _watch_rotary(stack: ExitStack, run: ObservedRun, name: str, model: Any) -> None:
     for path, part in innermost(model).named_modules():
         if "RotaryPosEmbed" in type(part).__name__:
             stack.callback(
@@ -164,9 +176,37 @@ def _watch_embeddings(stack: ExitStack, run: ObservedRun, name: str, model: Any)
             stack.callback(part.register_forward_hook(after).remove)
 
 
+def _encoded(run: ObservedRun, given: Any, made: Any) -> None:
+    run.encoded.append(_copy(given))
+    posterior = made[0] if isinstance(made, tuple) else getattr(made, "latent_dist", None)
+    if posterior is None or not hasattr(posterior, "mode"):
+        if (latents := getattr(made, "latent", posterior)) is not None:
+            run.taken.append(_copy(latents))
+        return
+    for name in ("sample", "mode"):  # of this posterior alone, which goes with the call
+        setattr(posterior, name, _noting(run.taken, getattr(posterior, name)))
+
+
+def _noting(found: list[torch.Tensor], call: Original) -> Original:
+    def noted(*arguments: Any, **options: Any) -> Any:
+        result = call(*arguments, **options)
+        found.append(_copy(result))
+        return result
+
+    return noted
+
+
+def _draws(run: ObservedRun) -> AbstractContextManager[None]:
+    """Watch what is drawn from the standard normal distribution."""
+    import torch
+
+    return replaced(torch, "randn", lambda call: _noting(run.drawn, call))
+
+
 def _decoded(run: ObservedRun, given: Any, made: Any) -> None:
     run.decoded.append(_copy(given))
     sample = made[0] if isinstance(made, tuple) else made.sample
+    run.made.append(_copy(sample))
     run.frames_decoded += sample.shape[2] if sample.ndim == 5 else len(sample)
 
 

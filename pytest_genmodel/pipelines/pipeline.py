@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.checkpoints.damage import DamagedFileError
-from pytest_genmodel.checkpoints.digest import component_digest
+from pytest_genmodel.checkpoints.digest import adapter_digest, checkpoint_digest, component_digest
 from pytest_genmodel.checkpoints.progress import Progress, silent
 from pytest_genmodel.errors import BadInputError, GenmodelError
 from pytest_genmodel.pipelines.adapters import attach
@@ -91,13 +90,7 @@ class Pipeline:
     @cached_property
     def digest(self) -> str:
         """What the checkpoint is: a sha256 over class, arguments, adapter and the content of every component."""
-        outer = hashlib.sha256(f"{self.checkpoint.pipeline_class}".encode())
-        outer.update(repr(sorted(self.checkpoint.pipeline_arguments.items())).encode())
-        for name in sorted(self.components):
-            outer.update(f"\n{name}={self._content(name)}".encode())
-        if self.checkpoint.adapter:
-            outer.update(f"\nadapter={self._adapter_digest}".encode())
-        return outer.hexdigest()
+        return checkpoint_digest(self.checkpoint, self.progress, content=self._content)
 
     @property
     def known_digest(self) -> str | None:
@@ -108,9 +101,7 @@ class Pipeline:
     @property
     def _adapter_digest(self) -> str:
         adapter = self.checkpoint.adapter
-        if adapter is None:
-            return ""
-        return f"{adapter.weights.content_digest(self.progress)}{sorted(adapter.config.items())!r}"
+        return adapter_digest(adapter, self.progress) if adapter else ""
 
     def loaded(self, name: str) -> Loaded:
         """Give the component `name` with what was said while it loaded; loads it the first time.
@@ -120,6 +111,7 @@ class Pipeline:
             LoadError: the library refuses it.
             DamagedFileError: its files cannot be read.
         """
+        __tracebackhide__ = True
         if name not in self.checkpoint.components:
             raise BadInputError(
                 f"{self.spec} has no component {name!r} (it has {', '.join(self.components)})"
@@ -132,8 +124,22 @@ class Pipeline:
             self._loaded[name] = shared or load_component(component, self.placement)
         return self._loaded[name]
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Raise as ever; whoever expects a diffusers pipeline is told how a component is asked for."""
+            __tracebackhide__ = True
+            checkpoint = self.__dict__.get("checkpoint")
+            if checkpoint is None or name not in checkpoint.components:
+                return super().__getattribute__(name)
+            raise AttributeError(
+                f"a genmodel Pipeline has no attribute {name!r}: component({name!r}) gives it live, and .diffusers "
+                "the pipeline of diffusers"
+            )
+
     def component(self, name: str) -> Any:
         """Give the live component `name` (a module, scheduler or tokenizer); raises as `loaded` does."""
+        __tracebackhide__ = True
         return self.loaded(name).module
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.pipelines.torch_defaults import own_defaults
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def resolve_placement(device: str, dtype: str, stored_dtype: str) -> Placement:
 
 @contextmanager
 def controlled(device: str, parameters: int) -> Iterator[None]:
-    """Run under fixed threads and deterministic kernels; everything is put back afterwards.
+    """Run under fixed threads, deterministic kernels and torch's own defaults; everything is put back afterwards.
 
     Args:
         device: where the run happens.
@@ -84,7 +85,8 @@ def controlled(device: str, parameters: int) -> Iterator[None]:
         for switch, name, off in tf32:
             setattr(switch, name, off)
         torch.backends.cudnn.benchmark = False
-        yield
+        with own_defaults(), torch.inference_mode(False):  # which turns gradients on
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

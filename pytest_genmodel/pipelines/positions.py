@@ -44,7 +44,8 @@ def rotary_table(class_name: str, config: Mapping[str, Any], seen: Mapping[str, 
         class_name: of the denoiser.
         config: its effective configuration.
         seen: what the table was made for: `shape` of the latents (batch, channel, frame, height, width), and what
-            else the class takes (`indices`, `scale`, `coordinates`).
+            else the class takes (`indices`, `scale`, `coordinates`); for LTX-2 `module`, which of its tables it is,
+            with what the denoiser was `told` or the `length` of the text.
     """
     form = ROTARY.get(class_name)
     return None if form is None else form(config, seen)
@@ -131,16 +132,86 @@ def _ltx(config: Mapping[str, Any], seen: Mapping[str, Any]) -> Table:
         places = torch.stack(
             [axis.flatten() * float(factor) for axis, factor in zip(grid, scale, strict=True)], -1
         )
+    return _shares(places, LTX_BASE, width, THETA)
+
+
+def _shares(
+    places: torch.Tensor, bases: Sequence[float], width: int, theta: float, *, split: bool = False
+) -> Table:
+    """The table of places (token, axis) as shares of `bases`; what the axes leave over of the width turns nothing.
+
+    Pairs of neighbours turn together; `split` has one column for each pair, for halves that turn together.
+    """
+    import torch
+
     rows = _rows(len(places))
-    shares = 2 * places[rows] / torch.tensor(LTX_BASE, dtype=torch.float64) - 1
-    count = width // 6
+    shares = 2 * places[rows] / torch.tensor(bases, dtype=torch.float64) - 1
+    count = width // (2 * len(bases))
     powers = torch.arange(count, dtype=torch.float64) / max(1, count - 1)
-    angles = (shares[:, None, :] * (THETA**powers * pi / 2)[None, :, None]).flatten(1)
-    cos, sin = (wave(angles).repeat_interleave(2, 1) for wave in (torch.cos, torch.sin))
-    rest = width % 6
+    angles = (shares[:, None, :] * (theta**powers * pi / 2)[None, :, None]).flatten(1)
+    cos, sin = angles.cos(), angles.sin()
+    rest = width // 2 - cos.shape[1] if split else width % (2 * len(bases))
+    if not split:
+        cos, sin = (wave.repeat_interleave(2, 1) for wave in (cos, sin))
     cos = torch.cat([torch.ones(len(rows), rest, dtype=torch.float64), cos], 1)
     sin = torch.cat([torch.zeros(len(rows), rest, dtype=torch.float64), sin], 1)
     return Table(len(places), rows, cos, sin, float(angles.abs().max()))
+
+
+def _ltx2(config: Mapping[str, Any], seen: Mapping[str, Any]) -> Table:
+    """As LTX-Video, by the middle of what each token covers, in seconds and pixels; sound by its seconds alone.
+
+    Between picture and sound both turn by their seconds. The first latent covers a single frame (`causal_offset`).
+    """
+    import torch
+
+    module, told = seen["module"], seen["told"]
+    of_sound, between = "audio" in module, module.startswith("cross")
+    of = "audio_" if of_sound else ""
+    longest = config["pos_embed_max_pos"], config["audio_pos_embed_max_pos"]
+    if of_sound:
+        unit, rate = config["audio_scale_factor"], config["audio_sampling_rate"] / config["audio_hop_length"]
+    else:
+        unit, rate = config["vae_scale_factors"][0], float(told["fps"])
+    step = config[f"{of}patch_size_t"]
+    starts = torch.arange(0, told[f"{of}num_frames"], step, dtype=torch.float64)
+    bounds = [
+        (at * unit + config["causal_offset"] - unit).clamp_min(0) / rate for at in (starts, starts + step)
+    ]
+    axes, bases = [(bounds[0] + bounds[1]) / 2], [max(longest) if between else longest[of_sound]]
+    if not of_sound:
+        side = config["patch_size"]
+        for name, factor in (
+            ("height", config["vae_scale_factors"][1]),
+            ("width", config["vae_scale_factors"][2]),
+        ):
+            axes.append((torch.arange(0, told[name], side, dtype=torch.float64) + side / 2) * factor)
+            bases.append(config[f"base_{name}"])
+    places = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], -1)
+    if between:
+        places, bases = places[:, :1], bases[:1]
+    width = (
+        config["audio_cross_attention_dim"]
+        if between
+        else config[f"{of}num_attention_heads"] * config[f"{of}attention_head_dim"]
+    )
+    return _shares(places, bases, width, float(config["rope_theta"]), split=config["rope_type"] == "split")
+
+
+def _ltx2_text(config: Mapping[str, Any], seen: Mapping[str, Any]) -> Table:
+    """What stands between text encoder and transformer: tokens as shares of a base length."""
+    import torch
+
+    of = seen["module"].partition(".")[0]
+    width = config[f"{of}_num_attention_heads"] * config[f"{of}_attention_head_dim"]
+    places = torch.arange(seen["length"], dtype=torch.float64)[:, None]
+    return _shares(
+        places,
+        [config["connector_rope_base_seq_len"]],
+        width,
+        float(config["rope_theta"]),
+        split=config["rope_type"] == "split",
+    )
 
 
 ROTARY: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Table]] = {
@@ -152,6 +223,8 @@ ROTARY: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Table]] = 
     "HunyuanVideoTransformer3DModel": _hunyuan,
     "HunyuanVideoFramepackTransformer3DModel": _hunyuan,
     "LTXVideoTransformer3DModel": _ltx,
+    "LTX2VideoTransformer3DModel": _ltx2,
+    "LTX2TextConnectors": _ltx2_text,
 }
 
 

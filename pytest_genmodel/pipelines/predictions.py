@@ -90,11 +90,11 @@ def _by_objective(pipeline: Pipeline, clip: torch.Tensor, prompt: str) -> Iterat
     import torch
 
     live, family = pipeline.diffusers, pipeline.family
-    level = noise_level(live.scheduler)
+    scheduler = family.training_scheduler(live)
+    level = noise_level(scheduler)
     if level is None:
         return
     name, model = next(iter(family.live_denoisers(live).items()))
-    scheduler = live.scheduler
     add_noise = scheduler.add_noise
     for seed in range(DRAWS):
         seen: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.damage import Damage, DamagedFileError
 from pytest_genmodel.checkpoints.json_file import read_json
-from pytest_genmodel.errors import BadInputError
+from pytest_genmodel.errors import BadInputError, first_line
 from pytest_genmodel.pipelines.probe import Probe
 from pytest_genmodel.pipelines.tiny.scene import render
 
@@ -38,6 +38,15 @@ class ProbeWishes:
     frames: int | None = None
     size: tuple[int, int] | None = None
     """Width and height in pixels."""
+
+    @classmethod
+    def of_training(cls, prompt: str, seed: int, width: int, height: int, frames: int) -> ProbeWishes:
+        """What the built-in trainers train on, by the run's probe: its prompt and size, and a short clip.
+
+        A checkpoint of an unusual size may not say it (Wan's configuration holds none): the run's probe knows it,
+        from the reference or from the user.
+        """
+        return cls(prompt, seed=seed, frames=min(frames, QUICK_FRAMES), size=(width, height))
 
 
 def make_probe(
@@ -140,11 +149,13 @@ def _image(path: str | None, height: int, width: int) -> torch.Tensor:
 
 def _read_picture(path: Path, height: int, width: int) -> Any:
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as picture:
             resized = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadInputError(f"--genmodel-image={path}: cannot be read as a picture ({error})") from None
+    except Exception as error:  # whatever PIL raises for a bad file: its decoders do not agree on a kind
+        raise BadInputError(
+            f"--genmodel-image={path}: cannot be read as a picture ({first_line(error)})"
+        ) from None
     return np.asarray(resized, dtype=np.float32) / 255.0

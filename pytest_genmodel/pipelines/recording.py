@@ -48,12 +48,13 @@ class Call:
     """One call: `model` names the denoiser, `arguments` holds every value that is not None by its path.
 
     A path is the parameter's name, with the place in what is nested: `timestep`, `image_rotary_emb[0]`,
-    `added_cond_kwargs[image_embeds]`.
+    `added_cond_kwargs[image_embeds]`. `scales` says at which scale each layer's LoRA acted in a training call.
     """
 
     model: str
     number: int
     arguments: Mapping[str, Argument]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, Recorded]:
@@ -96,7 +97,8 @@ class Recorder:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
             return  # the call itself will say so
-        call = Call(name, self.count, arguments_of(bound))
+        scales = lora_scales(args[0]) if self.training_only else {}
+        call = Call(name, self.count, arguments_of(bound), scales)
         self.count += 1
         if len(self.calls) >= self.most:
             self.calls.pop()
@@ -104,6 +106,18 @@ class Recorder:
         self.on_call(call)
         if self.stop and len(self.calls) >= self.most:
             raise _EnoughError
+
+
+def lora_scales(model: Any) -> dict[str, float]:
+    """At which scale the one active LoRA of each layer acts, as PEFT has it; a layer with several is left out."""
+    found: dict[str, float] = {}
+    for name, part in model.named_modules():
+        if not isinstance(getattr(part, "scaling", None), dict) or not hasattr(part, "active_adapters"):
+            continue
+        active = [one for one in part.active_adapters if one in part.scaling]
+        if len(active) == 1:
+            found[name] = float(part.scaling[active[0]])
+    return found
 
 
 def innermost(model: Any) -> Any:

@@ -15,6 +15,8 @@ from pytest_genmodel.pipelines.library import quiet
 
 _HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*\Z")
 _REVISION = re.compile(r"^\w[\w./-]*\Z")
+_PATIENCE = 20.0
+"""Seconds that the hub has to say whether it knows a name."""
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -90,6 +92,39 @@ def peek(spec: str) -> Checkpoint | None:
     return open_checkpoint(root, spec) if which is None else _open_set(root, which, spec)
 
 
+def check_hub(spec: str) -> None:
+    """Ask the hub, in one request, whether it has `spec`, unless that is no hub id or lies in the cache.
+
+    Raises:
+        UnreadableCheckpointError: the hub does not give it; the line that `resolve` would end with, an hour earlier.
+    """
+    base, _ = split(spec)
+    if spec.startswith(tiny.PREFIX) or not _is_hub_id(base):
+        return
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE or _in_cache(base):
+        return
+    repository, _, revision = base.partition("@")
+    try:
+        HfApi().model_info(repository, revision=revision or None, timeout=_PATIENCE)
+    except Exception as error:  # the hub's own, or any of the network's
+        raise UnreadableCheckpointError(_not_given(base, error)) from None
+
+
+def _in_cache(base: str) -> bool:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, _, revision = base.partition("@")
+    try:
+        snapshot_download(repository, revision=revision or None, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return False
+    return True
+
+
 def _open_set(root: Path, which: str, spec: str) -> Checkpoint:
     base = spec.removesuffix(f"@{which}")
     if not root.exists():
@@ -128,6 +163,8 @@ def _from_hub(spec: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(_HUB_FILES)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError, ValueError) as error:
-        raise UnreadableCheckpointError(
-            f"{spec}: no such file or folder, and the hub does not give it ({first_line(error)})"
-        ) from None
+        raise UnreadableCheckpointError(_not_given(spec, error)) from None
+
+
+def _not_given(spec: str, error: Exception) -> str:
+    return f"{spec}: no such file or folder, and the hub does not give it ({first_line(error)})"

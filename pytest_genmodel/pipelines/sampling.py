@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.progress import Progress
 from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.pipelines.effective import StepsRefusedError, schedule
 from pytest_genmodel.pipelines.families.call import call_parameters
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.placement import controlled
@@ -111,22 +112,21 @@ def run_pipeline(
     with controlled(device, size), quiet(), torch.no_grad(), watched, drawn:
         try:
             output = pipeline(**arguments)
-        except Exception as error:  # whatever a pipeline makes of a schedule without numbers
-            _require_numbers(getattr(pipeline, "scheduler", None), probe.steps, error)
+        except Exception as error:  # whatever a pipeline makes of a schedule that cannot be walked
+            _require_schedule(getattr(pipeline, "scheduler", None), probe.steps, error)
             raise
     if not latents:
         raise NoStepsError(f"{type(pipeline).__name__} came to its end and no step of it was seen")
     return Sample(family.stacked(latents), family.frames(output).detach().float().cpu())
 
 
-def _require_numbers(scheduler: Any, steps: int, error: Exception) -> None:
-    """Say that the schedule is what broke the run, where it is (a terminal shift over a single step divides by 0)."""
-    timesteps = getattr(scheduler, "timesteps", None)
-    if timesteps is not None and not bool(timesteps.isfinite().all()):
-        raise NoStepsError(
-            f"the {type(scheduler).__name__} of this configuration has no timesteps for {steps} steps (NaN): ask for "
-            "more of them (--genmodel-steps)"
-        ) from error
+def _require_schedule(scheduler: Any, steps: int, error: Exception) -> None:
+    """Say that the schedule is what broke the run, where it is."""
+    if scheduler is not None:
+        try:
+            schedule(scheduler, steps)
+        except StepsRefusedError as refused:
+            raise refused from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.checkpoints.natural_order import natural_order
 from pytest_genmodel.errors import GenmodelError, MissingExtraError, first_line
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ class Frames:
 
 
 def read_folder(folder: Path) -> Frames:
-    """Read the one video under `folder`: a file, or pictures in the order of their names.
+    """Read the one video under `folder`: a file, or pictures in the order of their names (2 before 10).
 
     Raises:
         VideoFileError: there is none, there are several, or it cannot be read.
         MissingExtraError: it is a video file and av is not installed.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KNOWN)
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in KNOWN]
+    files.sort(key=lambda path: [natural_order(part) for part in path.relative_to(folder).parts])
     whole = [path for path in files if path.suffix.lower() not in PICTURES]
     if not files:
         raise VideoFileError(f"nothing was written that is a video ({', '.join(KNOWN)})")
@@ -105,11 +107,16 @@ def as_frames(values: Any) -> Frames:
         raise VideoFileError(
             f"the frames have the shape {list(tensor.shape)}: nowhere are there three channels"
         )
-    if not tensor.is_floating_point():
-        return Frames(tensor.float() / 255, 1 / 255)
+    if tensor.is_complex():
+        raise VideoFileError("the frames are complex numbers, not values in [0, 1]")
+    is_whole = not tensor.is_floating_point()
     step = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}.get(tensor.dtype, 0.0)
     tensor = tensor.float()
     low, high = float(tensor.min()), float(tensor.max())
+    if is_whole:
+        if low < 0 or high > 255:
+            raise VideoFileError(f"the frames reach from {low:g} to {high:g}: integers are to be in [0, 255]")
+        return Frames(tensor / 255, 1 / 255)
     if low < -1e-3 or high > 1 + 1e-3:
         raise VideoFileError(f"the frames reach from {low:.3g} to {high:.3g}: they are to be in [0, 1]")
     return Frames(tensor.contiguous(), step)
@@ -125,7 +132,7 @@ def _pictures(files: list[Path]) -> Frames:
             with Image.open(file) as picture:
                 arrays.append(np.asarray(picture.convert("RGB")))
         frames = as_frames(np.stack(arrays))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever PIL raises for a bad file, or sizes that differ
         raise VideoFileError(f"the pictures cannot be read as one video: {first_line(error)}") from error
     return Frames(frames.values, frames.step, any(file.suffix.lower() != ".png" for file in files))
 

@@ -22,14 +22,8 @@ KINDS = {"error": "error", "warning": "warning", "note": "notice"}
 def workflow_commands(document: Mapping[str, Any], root: Path | None = None) -> str:
     """The findings as workflow commands, a line each, the most important first; empty where nothing was found.
 
-    Of more than `MOST` of a kind the last one kept says how many were left out.
-
-    Args:
-        document: the report as `schema.json` describes it.
-        root: the workspace; by default what the CI says, or the current folder.
-
-    Raises:
-        KeyError, TypeError, ValueError: the document is none.
+    Of more than `MOST` of a kind the last one kept says how many were left out. Takes and raises what every view does
+    (`views.View`).
     """
     found = listing(document, root)
     several = len(document["candidates"]) > 1

@@ -22,13 +22,7 @@ def code_quality(document: Mapping[str, Any], root: Path | None = None) -> str:
     """The findings in the format that GitLab documents for tools of one's own: a JSON array.
 
     GitLab needs a path below the repository; a finding that lies in no file there is given the name of its place.
-
-    Args:
-        document: the report as `schema.json` describes it.
-        root: the workspace; by default what the CI says, or the current folder.
-
-    Raises:
-        KeyError, TypeError, ValueError: the document is none.
+    Takes and raises what every view does (`views.View`).
     """
     found = listing(document, root)
     issues = [*map(_issue, found.entries), *map(_unjudged, found.unjudged)]

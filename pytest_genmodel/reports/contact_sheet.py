@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_genmodel.reports.frames import picture, spread
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -30,7 +32,8 @@ def write_contact_sheet(
     from PIL import Image, ImageDraw
 
     pictures = [
-        (title, [_picture(frame) for frame in _spread(frames, most_frames)]) for title, frames in rows
+        (title, [_enlarged(frames[number]) for number in spread(len(frames), most_frames)])
+        for title, frames in rows
     ]
     width, height = pictures[0][1][0].size
     columns = max(len(row) for _, row in pictures)
@@ -43,23 +46,16 @@ def write_contact_sheet(
     for number, (title, row) in enumerate(pictures):
         top = GAP + number * (TITLE + height + GAP)
         draw.text((GAP, top), title, fill=INK)
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (GAP + column * (width + GAP), top + TITLE))
+        for column, shown in enumerate(row):
+            sheet.paste(shown, (GAP + column * (width + GAP), top + TITLE))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
 
-def _spread(frames: torch.Tensor, most: int) -> list[torch.Tensor]:
-    count = min(most, len(frames))
-    return [frames[round(place * (len(frames) - 1) / max(1, count - 1))] for place in range(count)]
-
-
-def _picture(frame: torch.Tensor) -> Image:
-    """A frame as PIL, enlarged by whole pixels when it is tiny; NaN is shown as black."""
-    import torch
+def _enlarged(frame: torch.Tensor) -> Image:
+    """A frame as PIL, enlarged by whole pixels when it is tiny."""
     from PIL import Image
 
-    values = torch.nan_to_num(frame.float()).clamp(0, 1).mul(255).round().byte()
-    picture = Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
-    scale = max(1, -(-LEAST_HEIGHT // picture.height))
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    whole = picture(frame)
+    scale = max(1, -(-LEAST_HEIGHT // whole.height))
+    return whole.resize((whole.width * scale, whole.height * scale), Image.Resampling.NEAREST)

@@ -44,14 +44,8 @@ def markdown(document: Mapping[str, Any], root: Path | None = None, most_bytes: 
     """The report in GitHub's Markdown, which GitLab and others read too; less than `most_bytes` in UTF-8.
 
     Names and messages come from files that anyone may have written: nothing in them is markup, a link or a mention.
-
-    Args:
-        document: the report as `schema.json` describes it.
-        root: the workspace; by default what the CI says, or the current folder.
-        most_bytes: sections that do not fit are left out, the last ones first, and that is said.
-
-    Raises:
-        KeyError, TypeError, ValueError: the document is none.
+    Sections that do not fit into `most_bytes` are left out, the last ones first, and that is said. Otherwise it takes
+    and raises what every view does (`views.View`).
     """
     found = listing(document, root)
     told_of = {verdict["candidate"] for verdict in document["verdicts"]}

@@ -92,7 +92,7 @@ class Places:
         folder = inside if _is_folder(inside) else checkpoint
         files = self._folders.get(folder)
         if files is None:
-            files = self._folders[folder] = sorted(path for path in folder.iterdir() if path.is_file())
+            files = self._folders[folder] = _files_in(folder)
         index = next((path for path in files if path.name.endswith(".index.json")), None)
         if index is not None:
             return self._shard(index, tensor) or index
@@ -161,6 +161,13 @@ def _folder_of(spec: str) -> Path | None:
         return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # a name that no file can have
         return None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:  # no permission, or gone since it was judged
+        return []
 
 
 def _is_file(path: Path) -> bool:

@@ -6,15 +6,14 @@ PYTEST_DONT_REWRITE
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.reports.counts import count
+from pytest_genmodel.whole_file import write_whole
 
 if TYPE_CHECKING:
     from pytest_genmodel.diagnosis.allowance import Allowance
@@ -148,23 +147,6 @@ class Report:
 def _rank(footage: Mapping[str, Any]) -> tuple[bool, int]:
     """Which of two records of one candidate is the better one: xdist's workers each send theirs."""
     return footage["psnr"] is not None, footage["frames"]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file at once: whoever reads sees the old one or the new one; folders are made.
-
-    Raises:
-        OSError: it cannot be written there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-{token_hex(4)}")
-    try:
-        with beside.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def plain(value: Any) -> Any:

@@ -27,12 +27,7 @@ FINGERPRINT = "primaryLocationLineHash"
 def sarif(document: Mapping[str, Any], root: Path | None = None) -> str:
     """The report as one SARIF log: its findings are results, what could not be judged are notifications.
 
-    Args:
-        document: the report as `schema.json` describes it.
-        root: the workspace; by default what the CI says, or the current folder.
-
-    Raises:
-        KeyError, TypeError, ValueError: the document is none.
+    Takes and raises what every view does (`views.View`).
     """
     found = listing(document, root)
     shown = sorted(found.entries, key=lambda entry: entry.weight)[:MOST_RESULTS]

@@ -17,7 +17,7 @@ _COMMAND = re.compile(r"(?:^|(?<=\s))::|##\[")
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def verdict_text(verdict: Mapping[str, Any]) -> str:
+def verdict_text(verdict: Mapping[str, Any], width: int = WIDTH) -> str:
     """Say what a failed verdict found, the claim and its first cause in one line, and end with what to act upon.
 
     What leads stands at the end: its code, the number against the limit, what would have passed, where, why, and
@@ -28,11 +28,11 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
     lines = [
         f"{verdict['invariant']} does not hold for {verdict['candidate']}: {first['code']} {first['title']}",
         "",
-        fold(printable(first["message"]), "  what:   "),
-        fold(printable(first["action"]), "  action: "),
+        fold(printable(first["message"]), "  what:   ", width),
+        fold(printable(first["action"]), "  action: ", width),
     ]
     for finding in findings[1:MOST_FINDINGS]:
-        lines += ["", finding_text(finding)]
+        lines += ["", finding_text(finding, width)]
     if len(findings) > MOST_FINDINGS:
         lines += [
             "",
@@ -40,7 +40,7 @@ def verdict_text(verdict: Mapping[str, Any]) -> str:
         ]
     if verdict["reason"]:
         lines += ["", f"and then: {verdict['reason']}"]
-    return "\n".join([*lines, "", *closing_lines(first, verdict.get("replay"))])
+    return "\n".join([*lines, "", *closing_lines(first, verdict.get("replay"), width)])
 
 
 def closing_lines(finding: Mapping[str, Any], replay: str | None = None, width: int = WIDTH) -> list[str]:

@@ -15,6 +15,11 @@ from pytest_genmodel.reports.markdown import markdown
 from pytest_genmodel.reports.sarif import sarif
 
 View = Callable[[Mapping[str, Any], "Path | None"], str]
+"""Gives the text of a report's document, which is as `schema.json` describes it.
+
+The second argument is the workspace, of which paths are told; None: what the CI says, or the current folder.
+KeyError, TypeError or ValueError is raised for a document that is none.
+"""
 
 VIEWS: Mapping[str, View] = {
     "sarif": sarif,
@@ -22,7 +27,6 @@ VIEWS: Mapping[str, View] = {
     "summary": markdown,
     "annotations": workflow_commands,
 }
-"""Each takes the document, and the workspace (None: what the CI says, or the current folder)."""
 HTML = "html"
 ENDINGS = {
     ".html": HTML,

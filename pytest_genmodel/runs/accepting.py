@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.baselines.goldens import test_of
-from pytest_genmodel.baselines.record import PIPELINE, put_reference
+from pytest_genmodel.baselines.record import put_reference
 from pytest_genmodel.baselines.store import Entry, Store
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.runs.saved import BASELINE, SavedRun
@@ -105,12 +105,6 @@ def renewed(store: Store, entries: Mapping[str, Entry], by: Mapping[str, Any]) -
     if store.diff(after):
         after.put(ACCEPTED, Entry(dict(by)))
     return after
-
-
-def made_of(entries: Mapping[str, Entry]) -> str | None:
-    """The candidate that the entries were made of, as it was named."""
-    entry = entries.get(PIPELINE)
-    return str(entry.value.get("spec")) if entry is not None and isinstance(entry.value, dict) else None
 
 
 def baseline_of(run: SavedRun) -> Path | None:

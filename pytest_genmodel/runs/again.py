@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_genmodel.diagnosis.allowance import Allowance, as_found
+from pytest_genmodel.diagnosis.allowance import Allowance, as_found, changes
 from pytest_genmodel.diagnosis.limit import KEY, PARAMETER
 from pytest_genmodel.diagnosis.rules import RULES, failing
 from pytest_genmodel.errors import BadInputError
@@ -53,7 +53,7 @@ def judge_again(run: SavedRun, policy: NewPolicy) -> Report:
     strict = bool(run.policy.get("strict")) if policy.strict is None else policy.strict
     try:
         verdicts = [_verdict(run, verdict, policy, strict) for verdict in given["verdicts"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInputError(f"{run.path}: is damaged ({type(error).__name__}: {error})") from None
     report = Report(
         candidates=deepcopy(given["candidates"]),
@@ -208,10 +208,7 @@ def _found(
 
 
 def _allowed(finding: dict[str, Any], allow: Sequence[Allowance], digest: str | None) -> dict[str, Any]:
-    """A note of a finding that is allowed; what was a note stays one."""
-    if finding["severity"] == "note":
-        return finding
-    for allowance in allow:
-        if allowance.covers(finding) and allowance.holds_for(digest):
-            return {**finding, **allowance.note(finding["message"], finding["severity"])}
-    return finding
+    """A note of a finding that is allowed, and why an allowance does not hold; what was a note stays one."""
+    return (
+        finding if finding["severity"] == "note" else {**finding, **changes(finding, allow, lambda: digest)}
+    )

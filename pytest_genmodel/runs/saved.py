@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.errors import BadInputError, first_line
 from pytest_genmodel.reports.report import SCHEMA
+from pytest_genmodel.runs.damage import damage
 
 if TYPE_CHECKING:
     import torch
@@ -157,6 +158,7 @@ def _named(record: Mapping[str, Any], tensors: dict[str, Any]) -> dict[str, Any]
 
 def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder beside its place, then put it there: whoever looks sees the old run or the new one."""
+    path = path.resolve()  # a link stays
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}-{token_hex(4)}")
     old = path.with_name(f".{path.name}-{token_hex(4)}-old")
@@ -166,12 +168,11 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             (beside / name).write_bytes(content)
         if path.exists():
             path.rename(old)
-        try:
-            beside.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+        beside.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -195,7 +196,9 @@ def read(path: str | Path) -> SavedRun:
             f"{path}: there is no saved run (pytest --genmodel-save-run={folder} ... makes one)"
         ) from None
     except (ValueError, RecursionError, NotADirectoryError):
-        raise BadInputError(f"{path}: is no saved run") from None
+        raise BadInputError(
+            f"{path}: is no saved run (the folder that pytest --genmodel-save-run has made)"
+        ) from None
     if not isinstance(document, dict) or "genmodel_run" not in document:
         raise BadInputError(f"{path}: is no saved run of --genmodel-save-run")
     if document["genmodel_run"] != FORMAT:
@@ -205,7 +208,11 @@ def read(path: str | Path) -> SavedRun:
     report, comparisons, policy = (document.get(name) for name in ("report", "comparisons", "policy"))
     if not (isinstance(report, dict) and isinstance(comparisons, dict) and isinstance(policy, dict)):
         raise BadInputError(f"{path}: its {RUN} is damaged")
-    lists = (report.get("verdicts"), report.get("candidates"))
-    if not all(isinstance(one, list) for one in lists) or report.get("schema") != SCHEMA:
+    if report.get("schema") != SCHEMA:
         raise BadInputError(f"{path}: the report in its {RUN} is damaged")
-    return SavedRun(folder, report, comparisons, policy, tuple(map(str, document.get("left_out") or ())))
+    if (what := damage(report, comparisons)) is not None:
+        raise BadInputError(f"{path}: its {RUN} is damaged: {what}")
+    left_out = document.get("left_out")
+    return SavedRun(
+        folder, report, comparisons, policy, tuple(map(str, left_out)) if isinstance(left_out, list) else ()
+    )

@@ -119,19 +119,11 @@ def layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Places | None:
     """(x - mean) / sqrt(variance + eps) w + b, at a few rows."""
-    width = prod(normalized_shape)
     if not input.numel():
         return None
-    rows = some(input.numel() // width, ROWS)
-    data = _wide(input.reshape(-1, width)[rows])
-    expected = _normalised(data, eps)
-    if weight is not None:
-        expected = expected * _wide(weight).flatten()
-    if bias is not None:
-        expected = expected + _wide(bias).flatten()
-    return Places(
-        expected, lambda output: output.reshape(-1, width)[rows], _scale(expected), _amplified(data, eps)
-    )
+    data, take = _rows(input, prod(normalized_shape))
+    expected = _affine(_normalised(data, eps), weight, bias)
+    return Places(expected, take, _scale(expected), _amplified(data, eps))
 
 
 def rms_norm(
@@ -140,16 +132,12 @@ def rms_norm(
     """x / sqrt(mean(x^2) + eps) w, at a few rows (1910.07467)."""
     import torch
 
-    width = prod(normalized_shape)
     if not input.numel():
         return None
-    rows = some(input.numel() // width, ROWS)
-    data = _wide(input.reshape(-1, width)[rows])
+    data, take = _rows(input, prod(normalized_shape))
     small = torch.finfo(input.dtype).eps if eps is None else eps
-    expected = data / (data.square().mean(-1, keepdim=True) + small).sqrt()
-    if weight is not None:
-        expected = expected * _wide(weight).flatten()
-    return Places(expected, lambda output: output.reshape(-1, width)[rows], _scale(expected))
+    expected = _affine(data / (data.square().mean(-1, keepdim=True) + small).sqrt(), weight)
+    return Places(expected, take, _scale(expected))
 
 
 def group_norm(
@@ -274,6 +262,19 @@ def _elementwise(input: Any, formula: Callable[[Any], Any]) -> Places | None:
     chosen = some(input.numel(), FEATURES)
     expected = formula(_wide(input.reshape(-1)[chosen]))
     return Places(expected, lambda output: output.reshape(-1)[chosen], _scale(expected))
+
+
+def _rows(input: Any, width: int) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """A few rows of `width` values, and what takes the same out of an output of this shape."""
+    rows = some(input.numel() // width, ROWS)
+    return _wide(input.reshape(-1, width)[rows]), lambda output: output.reshape(-1, width)[rows]
+
+
+def _affine(rows: torch.Tensor, weight: Any, bias: Any = None) -> torch.Tensor:
+    """A weight and a bias for each value of a row, where they are given."""
+    if weight is not None:
+        rows = rows * _wide(weight).flatten()
+    return rows if bias is None else rows + _wide(bias).flatten()
 
 
 def _wide(tensor: Any) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from .likeness_evidence import Likeness
+from .message import describe
 from .tolerance import Tolerance
 
 Problem = Literal["shape", "meta", "dtype", "device", "nonfinite", "values"]
@@ -99,8 +100,6 @@ class Comparison:
         return self.would_pass[0] if self.would_pass else None
 
     def __str__(self) -> str:
-        from .message import describe
-
         return describe(self)
 
     def to_json(self) -> dict[str, Any]:

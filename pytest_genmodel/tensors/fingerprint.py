@@ -80,16 +80,18 @@ def fingerprint(tensor: torch.Tensor) -> Fingerprint:
     """
     import torch
 
-    from pytest_genmodel.tensors.dtypes import dtype_name
+    from pytest_genmodel.tensors.dtypes import dtype_name, kind_of
 
     shape, name = tuple(tensor.shape), dtype_name(tensor.dtype)
     plain = tensor.detach()
     if plain.is_meta or plain.layout is not torch.strided or plain.is_quantized:
         return Fingerprint(shape, name, f"{plain.layout} {plain.device.type}".encode())
-    flat = (torch.view_as_real(plain) if plain.is_complex() else plain).contiguous().reshape(-1)
+    if plain.is_complex():
+        plain = torch.view_as_real(plain.resolve_conj())
+    flat = plain.contiguous().reshape(-1)
     if flat.numel() == 1:
         flat = flat.as_strided((1,), (1,))  # an expanded element has a stride of 0
-    return Fingerprint(shape, name, _digest(flat), _sketch(flat) if flat.is_floating_point() else b"")
+    return Fingerprint(shape, name, _digest(flat), _sketch(flat) if kind_of(flat.dtype) == "float" else b"")
 
 
 def _digest(flat: torch.Tensor) -> bytes:

@@ -44,6 +44,8 @@ def inspect(
 ) -> Inspection:
     """Judge a block, element by element. Reads dense CPU tensors of one shape; dtypes may differ."""
     x, y = as_wide(actual), as_wide(expected)
+    if x.dtype != y.dtype:  # a real number is a complex one
+        x, y = x.to(torch.complex128), y.to(torch.complex128)
     difference = x - y
     square_difference, cross = dot(difference, difference), dot(difference, y)
     odd = finite = None
@@ -125,8 +127,12 @@ def _bits_differ(
 
 
 def _steps(actual: torch.Tensor, expected: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
-    """ULPs apart, in the coarser of two floating dtypes; plain distance where there is no floating point."""
-    coarse = max((actual.dtype, expected.dtype), key=epsilon)
+    """ULPs apart, in the coarser of two floating dtypes; plain distance where there is no floating point.
+
+    Where only one side is complex, it is that side's dtype: in the other there is no imaginary part.
+    """
+    dtypes = (actual.dtype, expected.dtype)
+    coarse = max([dtype for dtype in dtypes if dtype.is_complex] or dtypes, key=epsilon)
     if kind_of(coarse) == "complex":
         first, second = (torch.view_as_real(side.to(coarse)) for side in (actual, expected))
         return ulp_distance(first, second).amax(-1)

@@ -9,10 +9,13 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from .comparison import Axis, Comparison, Nonfinite, Worst
 from .smallest import NO_TOLERANCE, short, smallest_for_all
 from .tolerance import Bitwise, Close, Cosine, Psnr
+
+if TYPE_CHECKING:
+    from .comparison import Axis, Comparison, Nonfinite, Worst
 
 Labels = tuple[str, str]
 LABELS: Labels = ("actual", "expected")

@@ -18,20 +18,13 @@ if TYPE_CHECKING:
 NO_TOLERANCE = "no tolerance would pass this"
 
 
-def smallest_passing(comparison: Comparison) -> Tolerance | None:
-    """The tightest tolerance of the comparison's own kind under which it passes; None if no tolerance would do.
+def smallest_for_all(comparisons: Iterable[Comparison]) -> Tolerance | None:
+    """The tightest tolerance of the comparisons' own kind under which all pass; None if no tolerance would do.
 
     Of `close` the absolute part is raised and the relative kept. For `bitwise` it is the ULPs apart, up to 1024, else
-    an absolute limit. No tolerance makes a pass of another shape, dtype or device, nor of a NaN or Inf on one side. A
-    comparison that passed gives its own tolerance.
-    """
-    return smallest_for_all([comparison])
-
-
-def smallest_for_all(comparisons: Iterable[Comparison]) -> Tolerance | None:
-    """The tightest tolerance under which every one passes; None if no tolerance would do, or there is none.
-
-    Exact where all were compared with one tolerance; where relative limits differ, the largest is taken.
+    an absolute limit. No tolerance makes a pass of another shape, dtype or device, nor of a NaN or Inf on one side.
+    One that passed needs no other than its own; of no comparison there is none. Exact where all were compared with
+    one tolerance; where relative limits differ, the largest is taken.
     """
     known = list(comparisons)
     if any(not comparison.passed and comparison.problem != "values" for comparison in known):

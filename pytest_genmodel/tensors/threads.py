@@ -75,14 +75,15 @@ def in_threads(
 class _HeldInterrupt:
     """Ctrl-C, held back from the body until `deliver` or its end, and then given to whoever handled it before.
 
-    CPython raises KeyboardInterrupt between any two steps, also between those of the locks with which a pool is waited
-    for: one that is then released twice ends the job with `RuntimeError: release unlocked lock`, one that is never
-    released lets it hang. In the main thread alone, where signals arrive; elsewhere this does nothing.
+    CPython raises KeyboardInterrupt between any two steps, also between those of the locks with which a pool is
+    waited for: one that is then released twice ends the job with `RuntimeError: release unlocked lock`, one that is
+    never released lets it hang. In the main thread alone, where signals arrive; elsewhere this does nothing.
     """
 
     def __init__(self) -> None:
         self._before: Callable[[int, FrameType | None], Any] | None = None
         self._held: int | None = None
+        self._over = False
 
     def __enter__(self) -> _HeldInterrupt:
         before = signal.getsignal(signal.SIGINT)
@@ -93,12 +94,16 @@ class _HeldInterrupt:
 
     def __exit__(self, *_: object) -> None:
         ours = signal.getsignal(signal.SIGINT) == self._hold
+        self._over = True
         if ours and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._before)
         self.deliver()
 
-    def _hold(self, number: int, _: FrameType | None) -> None:
-        self._held = number
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self._over and self._before is not None:  # left in place: jobs that overlap need not end in turn
+            self._before(number, frame)
+        else:
+            self._held = number
 
     def deliver(self) -> None:
         """Let a signal that came have its effect here."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -38,7 +39,7 @@ class Tolerance:
     @staticmethod
     def from_json(value: object) -> Tolerance:
         """The tolerance that `to_json` wrote; BadInputError for anything else."""
-        if not isinstance(value, dict) or value.get("kind") not in _MAKERS:
+        if not isinstance(value, dict) or str(value.get("kind")) not in _MAKERS:
             raise BadInputError(f"not a tolerance: {value!r}; {_ACCEPTED}")
         return _make(value["kind"], [], {name: figure for name, figure in value.items() if name != "kind"})
 
@@ -257,7 +258,7 @@ def _digits(value: float) -> str:
 
 def _real(what: str, value: float, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and minimum <= value <= maximum:
+    if number and abs(value) <= sys.float_info.max and minimum <= value <= maximum:
         return float(value)
     if math.isfinite(maximum):
         accepted = f"a number from {minimum:g} to {maximum:g}"

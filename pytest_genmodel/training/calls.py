@@ -79,6 +79,7 @@ def write_call(call: Call, file: Path) -> None:
     }
     tensors = {path: _storable(value.values) for path, value in call.tensors.items()}
     metadata = {"model": call.model, "number": str(call.number), "arguments": json.dumps(header)}
+    metadata["scales"] = json.dumps(dict(call.scales))
     unfinished = file.with_suffix(".part")
     save_file(tensors, unfinished, metadata)
     os.replace(unfinished, file)
@@ -106,7 +107,7 @@ def read_call(file: Path) -> Call:
                 arguments[path] = Recorded(shape, values=values.reshape(_kept_shape(shape, value)), **value)
             else:
                 arguments[path] = value
-    return Call(metadata["model"], int(metadata["number"]), arguments)
+    return Call(metadata["model"], int(metadata["number"]), arguments, json.loads(metadata["scales"]))
 
 
 def _kept_shape(shape: tuple[int, ...], value: dict[str, Any]) -> tuple[int, ...]:

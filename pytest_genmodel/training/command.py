@@ -199,9 +199,11 @@ def run_command(
 
 def _environment(reports: Path, threads: int) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
+    # relative to where pytest was started, as the files that the command names
+    known = [os.path.abspath(entry) for entry in inherited.split(os.pathsep)] if inherited else []
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(_INSIDE), *([inherited] if inherited else [])]),
+        "PYTHONPATH": os.pathsep.join([str(_INSIDE), *known]),
         "PYTHONUNBUFFERED": "1",
         OBSERVE: str(reports),
         "HF_HUB_OFFLINE": "1",

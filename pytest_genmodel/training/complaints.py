@@ -31,8 +31,12 @@ def _known(pattern: str, cause: str, action: str) -> _Known:
     """`{0}` in the texts is the pattern's first group."""
     return _Known(
         re.compile(pattern),
-        lambda match: Complaint(cause.format(*match.groups()), action.format(*match.groups())),
+        lambda match: Complaint(cause.format(*_said(match)), action.format(*_said(match))),
     )
+
+
+def _said(match: re.Match[str]) -> list[str]:
+    return [group for group in match.groups() if group is not None]
 
 
 _INSTALL = (
@@ -114,11 +118,23 @@ _KNOWN = (
         "beforehand.",
     ),
     _known(
-        r"the following arguments are required: (.+)|unrecognized arguments: (.+)|invalid choice: (.+)",
-        "the trainer does not take these arguments",
+        r"((?:the following arguments are required|unrecognized arguments|invalid choice): .+)",
+        "the trainer does not take these arguments: {0}",
         "Correct the training command; the trainer's --help says what it takes.",
     ),
+    _known(
+        r"can't open file '(?:.*/cwd/)?([^']+)': \[Errno 2\]|python[\d.]*: No module named ([\w.]+)",
+        "{0} does not lie where pytest was started",
+        "Start pytest where it lies, or name it by its full path: the command runs in a folder of its own. A module "
+        "(python -m) is found through PYTHONPATH.",
+    ),
 )
+
+_LAUNCHER = re.compile(
+    r"subprocess\.CalledProcessError: Command|torch\.distributed\.elastic\..*ChildFailedError"
+)
+_ELASTIC = re.compile(r"[EWI]\d{4} .*torch/distributed/elastic/")
+"""What torchrun logs beside it."""
 
 _SIGNALS = {
     9: (
@@ -132,6 +148,20 @@ _SIGNALS = {
         "another version of torch.",
     ),
 }
+
+
+def own_lines(lines: Sequence[str]) -> list[str]:
+    """What the trainer itself printed: the traceback that its launcher adds when it has failed is left out.
+
+    accelerate ends with a CalledProcessError, torchrun with a ChildFailedError; both hide the trainer's last words.
+    """
+    end = next((n for n, line in enumerate(lines) if _LAUNCHER.match(line)), None)
+    if end is None:
+        return list(lines)
+    starts = [n for n, line in enumerate(lines[:end]) if line.startswith("Traceback (most recent call last)")]
+    return [line for line in lines[: starts[-1] if starts else end] if not _ELASTIC.match(line)] or list(
+        lines
+    )
 
 
 def complaint_of(

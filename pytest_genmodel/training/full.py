@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_genmodel.pipelines.probing import ProbeWishes
 from pytest_genmodel.pipelines.saving import save
 from pytest_genmodel.training.loop import load_for_training, take_steps
 
@@ -21,8 +22,11 @@ def train_full(
     output: Path,
     resume: Path | None = None,
     keep_state: bool = False,
+    wishes: ProbeWishes | None = None,
 ) -> Path:
     """Train every parameter of every denoiser and save the pipeline under `output`; see `trainers.Trainer`.
+
+    `wishes` says what clip is trained on, where the model does not say its size itself.
 
     Raises:
         BadInputError: no state of this trainer lies in `resume`.
@@ -40,6 +44,7 @@ def train_full(
         seed=seed,
         resume=resume,
         keep_state=output if keep_state else None,
+        wishes=wishes,
     )
     save(pipeline.diffusers, output, reference.name)
     return output

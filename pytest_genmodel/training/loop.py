@@ -46,6 +46,7 @@ def take_steps(
     seed: int,
     resume: Path | None = None,
     keep_state: Path | None = None,
+    wishes: ProbeWishes | None = None,
 ) -> None:
     """Take AdamW steps on `parameters` with the family's objective, on one synthetic clip, until `steps` are taken.
 
@@ -58,10 +59,12 @@ def take_steps(
         steps: how many steps are taken in all, those before `resume` included.
         resume: the state of an earlier run (`save_state`) to go on from.
         keep_state: where the state of the last step is written.
+        wishes: prompt, size and frames of the clip; what the model says of itself where None.
     """
     import torch
 
-    probe = make_probe(ProbeWishes(seed=seed), pipeline.checkpoint, pipeline.family, full=False)
+    wishes = wishes or ProbeWishes(seed=seed)
+    probe = make_probe(wishes, pipeline.checkpoint, pipeline.family, full=False)
     clip = moving_clip(probe)
     generator = torch.Generator("cpu").manual_seed(seed)
     denoisers = pipeline.family.live_denoisers(pipeline.diffusers).values()

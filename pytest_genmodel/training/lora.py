@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_genmodel.pipelines.library import quiet, require_peft
+from pytest_genmodel.pipelines.probing import ProbeWishes
 from pytest_genmodel.training.loop import load_for_training, take_steps
 
 RANK = 4
@@ -21,8 +22,11 @@ def train_lora(
     output: Path,
     resume: Path | None = None,
     keep_state: bool = False,
+    wishes: ProbeWishes | None = None,
 ) -> Path:
     """Train a new LoRA and save it under `output` as diffusers does; see `trainers.Trainer`.
+
+    `wishes` says what clip is trained on, where the model does not say its size itself.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -47,6 +51,7 @@ def train_lora(
         seed=seed,
         resume=resume,
         keep_state=output if keep_state else None,
+        wishes=wishes,
     )
     with quiet():
         pipeline.family.save_lora(

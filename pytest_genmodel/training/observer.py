@@ -5,13 +5,16 @@ A trainer's own word is not taken: torch calls global hooks around every step of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.training.old_gradients import GradientWatch
+from pytest_genmodel.training.ranks import parted, shared, side_by_side_in
 from pytest_genmodel.training.saves import SaveWatch
-from pytest_genmodel.training.trace import TRACED, side_by_side, trace_of
+from pytest_genmodel.training.trace import TRACED, own_part, side_by_side, trace_of
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +32,15 @@ class Observed:
     `moved_outside` those that changed while no optimizer was stepping. `optimizers` names the classes
     (`torch.optim.adamw.AdamW`), `options` holds for each the plain settings of its first group and the dtypes of its
     parameters, `complete` says whether the process came to its end, so that the counts are known. `started_from`
-    holds for each parameter its shape and the digest of its values before its first step, `saves` the files that
-    tensors were written to, each with whether trained parameters themselves were among them.
+    holds for each parameter its shape and the digest of its values before its first step, `ended_with` the digest at
+    the end, `saves` the files that
+    tensors were written to, each with whether trained parameters themselves were among them. `old_gradients` holds
+    (step, `again` or `still`, share) for steps with gradients of an earlier one. Of a run in several processes
+    `processes` took steps, and
+    `world` were started by what their launcher says, `connected` tells whether torch.distributed was set up; `apart`
+    is the first step that some took from other weights
+    (from the first on: in parameters of the shapes `apart_shapes`),
+    `shared_files` are those that more than one of them wrote, each with their number.
     """
 
     rates: list[tuple[float, ...]] = field(default_factory=list)
@@ -47,7 +57,16 @@ class Observed:
     moved_outside: int = 0
     complete: bool = False
     started_from: list[tuple[tuple[int, ...], str]] = field(default_factory=list)
+    ended_with: list[str] = field(default_factory=list)
     saves: dict[str, bool] = field(default_factory=dict)
+    old_gradients: list[tuple[int, str, float]] = field(default_factory=list)
+    rank: int | None = None
+    world: int = 1
+    connected: bool = False
+    processes: int = 1
+    apart: int | None = None
+    apart_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    shared_files: dict[str, int] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -77,7 +96,8 @@ class Observed:
         """What `to_json` gave."""
         rates = [tuple(step) for step in values["rates"]]
         started = [(tuple(shape), digest) for shape, digest in values["started_from"]]
-        return cls(**{**values, "rates": rates, "started_from": started})
+        old = [(step, kind, share) for step, kind, share in values["old_gradients"]]
+        return cls(**{**values, "rates": rates, "started_from": started, "old_gradients": old})
 
 
 def together(seen: Sequence[Observed]) -> Observed:
@@ -88,6 +108,9 @@ def together(seen: Sequence[Observed]) -> Observed:
     if not seen:
         return Observed()
     first, *others = sorted(seen, key=lambda observed: -observed.steps)
+    ranks = side_by_side_in(seen)
+    first.processes, first.shared_files = max(1, len(ranks)), shared(ranks)
+    first.apart, first.apart_shapes = parted(ranks)
     first.trace = [
         side_by_side([observed.trace[step] for observed in seen if step < len(observed.trace)])
         for step in range(len(first.trace))
@@ -105,7 +128,11 @@ def together(seen: Sequence[Observed]) -> Observed:
         first.moved_inside = max(first.moved_inside, other.moved_inside)
         first.moved_outside = max(first.moved_outside, other.moved_outside)
         first.complete &= other.complete
-        first.started_from = first.started_from or other.started_from
+        if not first.started_from:
+            first.started_from, first.ended_with = other.started_from, other.ended_with
+        first.old_gradients = first.old_gradients or other.old_gradients
+        first.world = max(first.world, other.world)
+        first.connected |= other.connected
         for file, trained in other.saves.items():
             first.saves[file] = first.saves.get(file, False) or trained
     return first
@@ -123,7 +150,8 @@ class OptimizerWatch:
             register_optimizer_step_pre_hook,
         )
 
-        self.seen = Observed()
+        self.seen = Observed(rank=_number("RANK"), world=_number("WORLD_SIZE") or 1)
+        self._gradients = GradientWatch()
         self._first: dict[int, tuple[torch.Tensor, str]] = {}
         self._last: dict[int, str] = {}
         self._inside: set[int] = set()
@@ -140,30 +168,33 @@ class OptimizerWatch:
         seen = self.seen
         rates = [group.get("lr") for group in optimizer.param_groups]
         seen.rates.append(tuple(float(rate) for rate in rates if rate is not None))
+        seen.with_gradient.append(False)
+        seen.finite_gradients.append(True)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         name = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
         if name not in seen.optimizers:
             seen.optimizers.append(name)
             seen.options[name] = _options(optimizer, parameters)
+        seen.connected = seen.connected or _is_connected()
         if self._saves is None:  # not before: torch is still being imported when the hooks are set
             self._saves = SaveWatch(self._addresses, self._saved)
         for parameter in parameters:
             now = _values(parameter)
             if id(parameter) not in self._first:
                 self._first[id(parameter)] = (parameter, now)
-                seen.started_from.append((tuple(parameter.shape), now))
+                seen.started_from.append((tuple(own_part(parameter).shape), now))
             self._note(parameter, now, self._outside)
         if len(seen.trace) < TRACED:
             seen.trace.append(trace_of(optimizer, [self._last[id(parameter)] for parameter in parameters]))
-        seen.with_gradient.append(False)
-        seen.finite_gradients.append(True)
         watched = _watched_closure(args, kwargs, lambda: self._note_gradients(parameters))
         if watched is None:
             self._note_gradients(parameters)
+            if old := self._gradients.before(optimizer):
+                seen.old_gradients.append((seen.steps, *old))
         return watched
 
     def _note_gradients(self, parameters: Sequence[torch.Tensor]) -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [own_part(p.grad) for p in parameters if p.grad is not None]
         dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
         self.seen.with_gradient[-1] |= any(bool(gradient.any()) for gradient in dense)
         self.seen.finite_gradients[-1] &= all(bool(gradient.isfinite().all()) for gradient in dense)
@@ -180,13 +211,14 @@ class OptimizerWatch:
         self.seen.moved_inside, self.seen.moved_outside = len(self._inside), len(self._outside)
         if not self.seen.has_moments:
             moments = [
-                value
+                own_part(value)
                 for state in optimizer.state.values()
                 for value in state.values()
                 if hasattr(value, "any") and getattr(value, "ndim", 0) > 0  # a step count has no axes
             ]
             self.seen.has_state = self.seen.has_state or bool(moments)
             self.seen.has_moments = any(bool(value.any()) for value in moments)
+        self._gradients.after(optimizer)
         self._after_step(self.seen)
 
     def _addresses(self) -> set[int]:
@@ -200,14 +232,17 @@ class OptimizerWatch:
         """Take the hooks off and count which parameters have other bits than before their first step."""
         for handle in self._handles:
             handle.remove()
+        self._gradients.remove()
         if self._saves is not None:
             self._saves.remove()
-        changed = 0
+        changed = empty = 0
         for parameter, first in self._first.values():
             now = _values(parameter)
             changed += now != first
+            empty += not own_part(parameter).numel()  # another rank's part: there is nothing here to move
+            self.seen.ended_with.append(now)
             self._note(parameter, now, self._outside)
-        self.seen.moved, self.seen.kept = changed, len(self._first) - changed
+        self.seen.moved, self.seen.kept = changed, len(self._first) - changed - empty
         self.seen.moved_outside = len(self._outside)
         self._first.clear()
         self.seen.complete = True
@@ -239,10 +274,24 @@ def _watched_closure(args: Any, kwargs: Any, after: Callable[[], None]) -> tuple
     return args, {**kwargs, "closure": watched}
 
 
+def _number(name: str) -> int | None:
+    """What a launcher (torchrun, accelerate) says of this process in its environment."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+def _is_connected() -> bool:
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def _values(parameter: torch.Tensor) -> str:
     from pytest_genmodel.tensors import digest
 
-    return digest(parameter.detach() + 0.0)  # an optimizer at rate 0 makes +0.0 of -0.0: the same value
+    return digest(
+        own_part(parameter.detach()) + 0.0
+    )  # an optimizer at rate 0 makes +0.0 of -0.0: the same value
 
 
 @contextmanager

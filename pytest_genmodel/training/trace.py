@@ -38,6 +38,12 @@ def trace_of(optimizer: Any, weights: Sequence[str]) -> dict[str, str]:
     }
 
 
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor that several share (a DTensor of FSDP2): a look at the whole would wait for
+    the others."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def side_by_side(traces: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """One trace for a step that several processes took together, whatever their order."""
     return {
@@ -67,7 +73,7 @@ def _value(value: Any) -> str:
         return str(float(value)) if isinstance(value, (bool, int, float)) else type(value).__name__
     from pytest_genmodel.tensors import digest
 
-    tensor: torch.Tensor = value.detach()
+    tensor: torch.Tensor = own_part(value.detach())
     if tensor.layout != _strided():
         tensor = tensor.to_dense()
     if tensor.numel() == 1:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from pytest_genmodel.errors import BadInputError, GenmodelError
@@ -15,7 +16,7 @@ from pytest_genmodel.transformations.bench import Bench, Observation, sampled
 Apply = Callable[[Bench], Iterator[Any]]
 Observe = Callable[[Bench, str, Any], Observation]
 
-_MODULES = ("neutral_vae", "neutral_kernels", "neutral_dtypes", "neutral_pipelines")
+_MODULES = ("neutral_vae", "neutral_kernels", "neutral_dtypes", "neutral_pipelines", "neutral_offload")
 
 
 class NotHereError(GenmodelError):
@@ -32,6 +33,15 @@ class BrokenError(GenmodelError):
         self.location = location
 
 
+class Done(str, Enum):
+    """When a transformation is done if none is asked for by name; in any case where it is."""
+
+    ALWAYS = "always"
+    MOVED = "on an accelerator, and at --genmodel-level=full"
+    FULL = "at --genmodel-level=full"
+    ASKED = "where it is asked for by name"
+
+
 @dataclass(frozen=True)
 class Neutral:
     """A transformation under its name.
@@ -40,7 +50,7 @@ class Neutral:
     undoes it at the end. `observe` says what is looked at (default: a sample; for anything else `apply` has to call
     `bench.base(observe)` before it does anything), `code` is the rule that is broken
     where that changes, `cause` what it then probably is. `leaves` are parts of names of what the library itself is
-    known to leave behind: it is taken away, and no finding.
+    known to leave behind: it is taken away, and no finding. `done` says when it is done.
     """
 
     name: str
@@ -49,6 +59,7 @@ class Neutral:
     code: str
     cause: str
     leaves: tuple[str, ...] = ()
+    done: Done = Done.ALWAYS
 
     @property
     def summary(self) -> str:
@@ -60,13 +71,19 @@ _REGISTRY: dict[str, Neutral] = {}
 
 
 def neutral(
-    *, cause: str, code: str = "GM610", observe: Observe = sampled, leaves: tuple[str, ...] = ()
+    *,
+    cause: str,
+    code: str = "GM610",
+    observe: Observe = sampled,
+    leaves: tuple[str, ...] = (),
+    done: Done = Done.ALWAYS,
 ) -> Callable[[Apply], Callable[[Bench], AbstractContextManager[Any]]]:
     """Register a generator function as a neutral transformation, under its own name; fields as of `Neutral`."""
 
     def wrap(function: Apply) -> Callable[[Bench], AbstractContextManager[Any]]:
         manager = contextmanager(function)
-        _REGISTRY[function.__name__] = Neutral(function.__name__, manager, observe, code, cause, leaves)
+        name = function.__name__
+        _REGISTRY[name] = Neutral(name, manager, observe, code, cause, leaves, done)
         return manager
 
     return wrap

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.residents import residents
-from pytest_genmodel.transformations.bench import Bench
-from pytest_genmodel.transformations.neutral import BrokenError, NotHereError, neutral
+from pytest_genmodel.transformations.bench import Bench, Observation, looks
+from pytest_genmodel.transformations.neutral import BrokenError, Done, NotHereError, neutral
 
 
 @neutral(code="GM614", cause="a tensor went through a narrower dtype on the way")
@@ -21,6 +22,44 @@ def float64_and_back(bench: Bench) -> Iterator[Any]:
     for name, model in bench.models.items():
         _there_and_back(name, model)
     yield bench.live
+
+
+@neutral(code="GM614", cause="the model makes a tensor anew, or reads it from elsewhere, when it is moved")
+def device_and_back(bench: Bench) -> Iterator[Any]:
+    """The pipeline to the CPU and back to its device: every tensor as before, where it was. No sample is made."""
+    import torch
+
+    if bench.is_large:
+        raise NotHereError("every weight of a large model would be copied twice to be compared")
+    device = torch.device(bench.pipeline.placement.device)
+    before = {
+        name: {place: resident.tensor.clone() for place, resident in residents(model).items()}
+        for name, model in bench.models.items()
+    }
+    with quiet():
+        bench.live.to("cpu")
+        bench.live.to(device)
+    for name, model in bench.models.items():
+        changed = [
+            place
+            for place, resident in residents(model).items()
+            if place not in before[name] or not _is_same(resident.tensor, before[name][place])
+        ]
+        if changed:
+            raise BrokenError(
+                "GM614",
+                f"{len(changed)} of {len(before[name])} tensors are others after the CPU and back to {device}",
+                component=name,
+                location=changed[0],
+            )
+    yield None
+
+
+def _is_same(tensor: Any, before: Any) -> bool:
+    import torch
+
+    is_there = (tensor.device, tensor.dtype, tensor.shape) == (before.device, before.dtype, before.shape)
+    return is_there and torch.equal(tensor.nan_to_num(), before.nan_to_num())
 
 
 def _there_and_back(component: str, model: Any) -> None:
@@ -48,6 +87,54 @@ def _there_and_back(component: str, model: Any) -> None:
             component=component,
             location=changed[0],
         )
+
+
+def sampled_as_stored(bench: Bench, name: str, live: Any) -> Observation:
+    """Look at a sample; with nothing done, at that of the weights as they are stored in 8 bits."""
+    return looks(bench.sample(name or "weights rounded to 8 bits", live))
+
+
+@neutral(
+    code="GM619",
+    observe=sampled_as_stored,
+    cause="a layer computes in the dtype in which it is stored, or its input is cast to it",
+    done=Done.FULL,
+)
+def layerwise_casting(bench: Bench) -> Iterator[Any]:
+    """`enable_layerwise_casting`: the denoiser stored in float8, against its rounded weights stored as ever."""
+    import torch
+
+    denoiser = getattr(bench.live, bench.family.denoiser)
+    if bench.is_large:
+        raise NotHereError("it cannot be undone, and a second copy of a large model takes twice its memory")
+    if not hasattr(denoiser, "enable_layerwise_casting"):
+        raise NotHereError(f"{type(denoiser).__name__} has no layerwise casting")
+    twin = copy.deepcopy(denoiser)
+    dtype = bench.pipeline.placement.torch_dtype
+    with quiet():
+        twin.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
+    stored = {
+        name: tensor.data for name, tensor in _tensors(twin).items() if tensor.dtype == torch.float8_e4m3fn
+    }
+    if not stored:
+        raise NotHereError(f"{type(denoiser).__name__} stores no layer in another dtype")
+    kept = {name: tensor.data for name, tensor in _tensors(denoiser).items() if name in stored}
+    try:
+        for name, tensor in _tensors(denoiser).items():
+            if name in stored:
+                tensor.data = stored[name].to(tensor.dtype)
+        bench.base(sampled_as_stored)
+    finally:
+        for name, tensor in _tensors(denoiser).items():
+            if name in stored:
+                tensor.data = kept[name]
+    other = copy.copy(bench.live)
+    setattr(other, bench.family.denoiser, twin)
+    yield other
+
+
+def _tensors(model: Any) -> dict[str, Any]:
+    return dict((*model.named_parameters(), *model.named_buffers()))
 
 
 def round_weights(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from pytest_genmodel.pipelines.placement import controlled
 from pytest_genmodel.pipelines.residents import align, parameter_count
 from pytest_genmodel.transformations.adapters import is_large
 from pytest_genmodel.transformations.bench import LATENTS, Bench, Look, Observation
-from pytest_genmodel.transformations.neutral import NotHereError, neutral
+from pytest_genmodel.transformations.neutral import Done, NotHereError, neutral
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,50 @@ def math_attention(bench: Bench) -> Iterator[Any]:
 
     with sdpa_kernel(SDPBackend.MATH):
         yield bench.live
+
+
+@neutral(
+    code="GM611",
+    cause="a kernel of diffusers' dispatcher ignores the mask or the scale, or takes another layout",
+    done=Done.FULL,
+)
+def attention_backend(bench: Bench) -> Iterator[Any]:
+    """`set_attention_backend` of the denoiser: torch's plain attention through diffusers' own dispatcher."""
+    denoiser = getattr(bench.live, bench.family.denoiser)
+    processors = (getattr(part, "processor", None) for part in denoiser.modules())
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise NotHereError(
+            f"the attention of {type(denoiser).__name__} does not ask diffusers for its backend"
+        )
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry as registry
+
+    active = registry._active_backend
+    try:
+        with quiet():
+            denoiser.set_attention_backend("_native_math")
+        yield bench.live
+    finally:
+        with quiet():
+            denoiser.reset_attention_backend()
+        registry._active_backend = active  # else it stays for every model of the process (docs/neutrality.md)
+
+
+@neutral(
+    cause="the denoiser does something else while it is traced, or something that tracing leaves out",
+    done=Done.ASKED,
+)
+def compiled(bench: Bench) -> Iterator[Any]:
+    """The denoiser traced by `torch.compile`, its graph run as it is (backend `eager`)."""
+    import torch
+
+    twin = copy.copy(bench.live)
+    denoiser = getattr(bench.live, bench.family.denoiser)
+    try:
+        setattr(twin, bench.family.denoiser, torch.compile(denoiser, backend="eager"))
+        yield twin
+    finally:
+        vars(denoiser).pop("_is_torch_compile", None)
+        torch.compiler.reset()
 
 
 def predicted_with_graph(bench: Bench, name: str, live: Any) -> Observation:

@@ -11,6 +11,7 @@ from pytest_genmodel.pipelines.placement import controlled
 from pytest_genmodel.pipelines.residents import parameter_count
 from pytest_genmodel.transformations.bench import FRAMES, Bench, Look, Observation
 from pytest_genmodel.transformations.neutral import BrokenError, NotHereError, neutral
+from pytest_genmodel.transformations.tiles import require_exact_tiles
 
 if TYPE_CHECKING:
     import torch
@@ -64,19 +65,17 @@ def vae_slicing(bench: Bench) -> Iterator[Any]:
 
 @neutral(code="GM613", cause="a clip that fits into one tile is cut all the same")
 def vae_tiling(bench: Bench) -> Iterator[Any]:
-    """The decoder in tiles: nothing changes for a clip within one tile; seams are blends of two neighbours."""
+    """The decoder in tiles: a clip within one tile stays as it is, and tiles are cut and joined exactly."""
     vae = _switched(bench, "enable_tiling", "use_tiling")
     _require_ramps(vae)
+    refused = require_exact_tiles(bench)
     cut = _tiles_cut(bench, vae)
     was = vae.use_tiling
     try:
         vae.enable_tiling()
-        if cut:
-            bench.notes["vae_tiling"] = _cut_note(bench)
-            yield None
-        else:
-            bench.notes["vae_tiling"] = "the clip fits into one tile: tiling does nothing to it"
-            yield bench.live
+        note = _cut_note(bench) if cut else "the clip fits into one tile: tiling does nothing to it"
+        bench.notes["vae_tiling"] = f"{note}; {refused}" if refused else note
+        yield None if cut else bench.live
     finally:
         vae.use_tiling = was
 
@@ -91,17 +90,17 @@ def _cut_note(bench: Bench) -> str:
 
     arguments, _ = bench.decoded
     if not arguments:
-        return "the clip is cut into tiles: only the seams were judged"
+        return "the clip is cut into tiles: only how they are joined was judged"
     vae, latents = bench.live.vae, arguments[0]
     try:
         tiled = _decode(bench, bench.live, latents)
     except (RuntimeError, ValueError) as error:
-        return f"the seams alone were judged: the library cannot cut this clip into its tiles ({first_line(error)})"
+        return f"joins alone were judged: the library cannot cut this clip into its own tiles ({first_line(error)})"
     vae.use_tiling = False
     at_once = _decode(bench, bench.live, latents)
     if tiled.shape != at_once.shape:
         return (
-            "the seams alone were judged: the library's tiles do not fit this clip (decoded in tiles it is "
+            "joins alone were judged: the library's own tiles do not fit this clip (decoded in tiles it is "
             f"{list(tiled.shape[-2:])} pixels, else {list(at_once.shape[-2:])})"
         )
     likeness = float(torch.corrcoef(torch.stack([tiled.flatten(), at_once.flatten()]))[0, 1])
@@ -112,9 +111,7 @@ def _cut_note(bench: Bench) -> str:
             component="vae",
             location="frame 0",
         )
-    return (
-        f"the clip is cut into tiles, which is not exact: seams judged one by one, correlation {likeness:.3f}"
-    )
+    return f"the clip is cut into tiles, which is not exact: joins judged by themselves, correlation {likeness:.3f}"
 
 
 def _switched(bench: Bench, method: str, flag: str) -> Any:

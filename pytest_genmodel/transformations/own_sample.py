@@ -11,8 +11,10 @@ from typing import Any
 
 from pytest_genmodel.errors import BadInputError, GenmodelError, first_line
 from pytest_genmodel.pipelines.probe import Probe
+from pytest_genmodel.pipelines.torch_defaults import project_defaults
 from pytest_genmodel.pipelines.video_files import Frames, VideoFileError, as_frames, read_file, read_folder
 from pytest_genmodel.training.command import TIMEOUT, run_command
+from pytest_genmodel.training.complaints import own_lines
 from pytest_genmodel.training.sample_command import SampleCommand
 from pytest_genmodel.transformations.randomness import other_global_random_state
 
@@ -103,14 +105,14 @@ class OwnInference:
             command.filled(values), work=work, timeout=self.timeout, echo=self.echo, what="sampling command"
         )
         if ran.status != 0:
-            lines = "\n".join(ran.last_lines[-LINES_SHOWN:])
+            lines = "\n".join(own_lines(ran.last_lines)[-LINES_SHOWN:])
             raise OwnInferenceError(f"{ran.how_it_ended}; the last lines it printed:\n{lines}")
         return read_folder(output)
 
     def _function(self, function: Callable[..., Any], asked: Asked, probe: Probe, output: Path) -> Frames:
         given = {"probe": probe, "reference": asked.reference, "lora": asked.lora, "output": output}
         taken = {name: value for name, value in given.items() if self.takes(name)}
-        with other_global_random_state(_FIRST_STATE + self.runs):
+        with other_global_random_state(_FIRST_STATE + self.runs), project_defaults():
             try:
                 result = function(asked.model, **taken)
             except Exception as error:  # a user's function may raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pytest_genmodel.checkpoints.damage import DamagedFileError, UnreadableCheck
 from pytest_genmodel.errors import GenmodelError, first_line
 from pytest_genmodel.pipelines.overlay import overlay
 from pytest_genmodel.pipelines.pipeline import Pipeline
+from pytest_genmodel.pipelines.probing import ProbeWishes
+from pytest_genmodel.pipelines.torch_defaults import project_defaults
 from pytest_genmodel.training.command import TIMEOUT, Ran, TrainCommand, run_command
 from pytest_genmodel.training.dataset import write_dataset
 from pytest_genmodel.training.evidence import WrittenState, read_written_state
@@ -116,7 +119,8 @@ def train(pipeline: Pipeline, trainer: str | TrainCommand | Callable[..., Any], 
         ran = _run_command(function, root, output, run)
         observed, result = ran.observed, output
     else:
-        observed, result = _call(name, function, root, output, run)
+        more = {"wishes": _wishes(run)} if own else {}
+        observed, result = _call(name, function, root, output, run, more)
     left = Trained(name, observed, None, None, ran=ran, output=output, lr=run.lr)
     if inputs is not None:
         left = replace(left, touched=inputs.copy.touched(), reached=inputs.reached(thorough=run.thorough))
@@ -158,13 +162,15 @@ def _opened(
     return replace(left, written=written, checkpoint=whole, stale=stale, own=own)
 
 
-def _call(name: str, function: Trainer, root: Path, output: Path, run: TrainingRun) -> tuple[Observed, Path]:
-    more: dict[str, object] = {}
+def _call(
+    name: str, function: Trainer, root: Path, output: Path, run: TrainingRun, more: dict[str, Any]
+) -> tuple[Observed, Path]:
     if run.resume is not None and takes(function, RESUME):
         more[RESUME] = newest_state(output)
     if run.keep_state and takes(function, KEEP_STATE):
         more[KEEP_STATE] = True
-    with observe_optimizers() as observed:
+    defaults = nullcontext() if name in BUILT_IN else project_defaults()
+    with observe_optimizers() as observed, defaults:
         try:
             result = function(root, lr=run.lr, steps=run.steps, seed=run.seed, output=output, **more)
         except GenmodelError:
@@ -173,6 +179,10 @@ def _call(name: str, function: Trainer, root: Path, output: Path, run: TrainingR
             what = f"{type(error).__name__}: {first_line(error)}"
             raise TrainerError(f"the trainer {name} raised {what}") from error
     return observed, Path(result) if result is not None else output
+
+
+def _wishes(run: TrainingRun) -> ProbeWishes:
+    return ProbeWishes.of_training(run.prompt, run.seed, run.width, run.height, run.frames)
 
 
 def _run_command(command: TrainCommand, root: Path, output: Path, run: TrainingRun) -> Ran:

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_genmodel.audit.audit import Audit
+from pytest_genmodel.audit.result import ClaimResult, Result, Score
 from pytest_genmodel.audit.subject import write_adapter
+from pytest_genmodel.audit.summary import write_summary
 from pytest_genmodel.diagnosis.allowance import parse
 from pytest_genmodel.faults.copy import LINKED_FROM, Copy, clone
 from pytest_genmodel.faults.registry import all_faults
@@ -281,3 +283,22 @@ def test_adapter_is_written_without_a_model(judged, healthy, tmp_path):
     verdict = judged("coverage", adapter, healthy)
 
     assert (verdict.outcome.value, verdict.findings) == ("passed", ())
+
+
+def test_claims_that_did_nothing_are_no_rows_of_the_table():
+    control = [ClaimResult(name, "passed", 1.0) for name in ("coverage", "same_weights", "zero_lr_identity")]
+    said = (ClaimResult("coverage", "failed", 1.0), ClaimResult("same_weights", "passed", 0.5))
+    score = Score([Result("nan", "a NaN", "weights", "candidate", "caught", claims=said)], control)
+    lines: list[str] = []
+    terminal = SimpleNamespace(
+        write_sep=lambda *_: None,
+        write_line=lambda line, **_: lines.append(line),
+        _tw=SimpleNamespace(fullwidth=80),
+    )
+
+    write_summary(terminal, score, Settings(candidates=("base",)), 0)
+
+    table = [line.split() for line in lines]
+    assert ["coverage", "1", "1", "1.0"] in table
+    assert ["same_weights", "0", "0", "0.5"] in table, "it took time, and could be left out"
+    assert "  nothing caught, nothing spent: zero_lr_identity" in lines

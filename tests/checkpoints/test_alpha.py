@@ -242,6 +242,13 @@ def test_an_alpha_of_zero_and_one_that_is_not_are_a_conflict(tmp_path):
     assert [conflict.module for conflict in found.conflicts] == [KOHYAS[Q]]
 
 
+def test_an_alpha_that_is_no_number_does_not_disagree_with_itself(tmp_path):
+    found = kohya(tmp_path, {layer: torch.tensor(float("nan")) for layer in RANKS})
+
+    assert found.conflicts == ()
+    assert all(math.isnan(scale) for scale in found.by_module.values())
+
+
 def test_notes_are_not_about_convolutions(tmp_path):
     tensors = factors("lora_unet_", "lora_down", "lora_up")
     tensors["lora_unet_conv.lora_down.weight"] = torch.ones(4, 3, 2, 2)

@@ -272,6 +272,17 @@ def test_an_index_that_tells_the_truth_disagrees_in_nothing(bench):
     assert bench.component.index_disagreement is None
 
 
+@pytest.mark.parametrize(
+    "total", ["-Infinity", "Infinity", "NaN", "1e999", "-1e999", f"1{'0' * 30}", "[1]", '"1"']
+)
+def test_a_total_size_that_is_no_size_says_nothing(bench, total):
+    index = index_of(bench)
+    edit_json(index, metadata={"total_size": 374})
+    index.write_text(index.read_text().replace("374", total))
+
+    assert bench.component.index_disagreement.claimed_size is None
+
+
 def test_a_link_into_the_cache_of_the_hub_is_followed(bench):
     """`snapshots/REVISION/transformer/x.safetensors` is a link to `blobs/HASH` there."""
     index = index_of(bench)

@@ -319,7 +319,7 @@ def test_a_pipeline_class_that_is_no_name_is_damage(copy, class_name):
     assert error.damage in (Damage.FOREIGN_CLASS, Damage.CONFIG)
 
 
-@pytest.mark.parametrize("name", ["..", "../vae", "a/b", "/etc"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../vae", "a/b", "/etc"])
 def test_a_component_outside_the_checkpoint_is_not_opened(copy, name):
     shutil.copytree(copy / "vae", copy.parent / "vae")
     edit_json(copy / "model_index.json", **{name: ["diffusers", "AutoencoderKLCogVideoX"]})

@@ -41,6 +41,8 @@ def test_shown_then_written_then_nothing_changes(genmodel, run, file):
     looked = accept(genmodel, run, file, "--dry-run")
     assert (looked.status, file.exists()) == (0, False)
     assert "+ reference/pipeline" in looked.out
+    as_json = accept(genmodel, run, file, "--dry-run", "--json")
+    assert (as_json.status, as_json.json["exit_status"], as_json.json["written"]) == (0, 0, False)
 
     assert accept(genmodel, run, file, "--yes").status == 0
     store = Store.open(file)
@@ -89,6 +91,17 @@ def test_a_person_is_asked(genmodel, run, file, monkeypatch, answer, status, wri
     monkeypatch.setattr("sys.stdin", stream)
 
     assert (accept(genmodel, run, file).status, file.exists()) == (status, written)
+
+
+def test_end_of_input_is_no(genmodel, run, file, monkeypatch):
+    stream = io.StringIO("")
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stream)
+
+    done = accept(genmodel, run, file)
+
+    assert (done.status, done.err, file.exists()) == (1, "", False)
+    assert done.out.endswith("nothing was written\n")
 
 
 def test_nobody_is_there_to_be_asked(genmodel, run, file):

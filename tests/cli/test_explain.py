@@ -98,3 +98,10 @@ def test_explaining_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", lines], check=True, capture_output=True, text=True)
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_code_of_a_project_is_sought_where_its_conftest_is_read(genmodel):
+    done = genmodel("explain", "ACME001")
+
+    assert done.status == 2
+    assert "one of your project: pytest --genmodel-explain=ACME001)" in done.err

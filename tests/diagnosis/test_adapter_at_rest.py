@@ -12,7 +12,7 @@ from pytest_genmodel.checkpoints.component import Component
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.diagnosis.at_rest.adapter import untrained
 from pytest_genmodel.diagnosis.at_rest.adapter_promises import kept_promises
-from pytest_genmodel.diagnosis.at_rest.adapter_size import proportion
+from pytest_genmodel.diagnosis.at_rest.adapter_size import proportion, scale
 from pytest_genmodel.diagnosis.at_rest.part import Part
 
 LAYERS = [f"blocks.{i}.attn1.{kind}" for i in range(2) for kind in ("to_q", "to_k", "to_v")]
@@ -98,6 +98,23 @@ def test_update_beyond_all_proportion(found, size, findings):
 
 def test_update_that_no_number_holds(found):
     assert [code for code, *_ in found(proportion, 1e-4)] == ["GM809"]
+
+
+@pytest.mark.parametrize(
+    ("config", "codes"),
+    [
+        ({}, []),
+        ({"lora_alpha": 16}, []),
+        ({"lora_alpha": 4 * 64}, []),
+        ({"lora_alpha": 400}, ["GM809"]),
+        ({"lora_alpha": -4}, ["GM809"]),
+        ({"lora_alpha": 8, "alpha_pattern": {"to_q": 1000}}, ["GM809"]),
+        ({"lora_alpha": 4 * 64, "use_rslora": True}, []),
+        ({"lora_alpha": 400, "use_rslora": True}, ["GM809"]),
+    ],
+)
+def test_alpha_that_no_trainer_writes(found, config, codes):
+    assert found(scale, **config) == [(code, "warning", f"{FILE}:lora_alpha") for code in codes]
 
 
 @pytest.mark.parametrize(("half", "codes"), [("A", ["GM802"]), ("B", ["GM802"]), ("", [])])

@@ -51,6 +51,7 @@ def test_spelling(text, expected):
         ("GM412:", "expected a reason"),
         ("GM301@vae:   ", "expected a reason (an allowance carries a reason), as 'GM301@vae: why"),
         ("GM301@vae:proj_out.weight", "expected a reason"),
+        ("GM412:why", "expected a space before the reason, as 'GM412: why'"),
         ("GM421: why", "no rule has the code GM421; did you mean GM4"),
         ("GM4: why", "no rule has the code GM4"),
         ("GM010: why", "expected a code that can be allowed: GM0xx stands for"),

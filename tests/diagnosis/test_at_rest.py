@@ -209,6 +209,25 @@ def test_average_in_another_dtype_is_compared_by_its_numbers(triple):
     assert [finding.code for finding in ema_findings(triple[0], triple[1])] == ["GM310"]
 
 
+@pytest.mark.parametrize(
+    ("factor", "codes"), [(0.5, []), (-0.5, []), (2.9, []), (4.0, ["GM323"]), (-2.0, ["GM323"])]
+)
+@pytest.mark.parametrize("with_start", [True, False])
+def test_average_that_ran_away(triple, factor, codes, with_start):
+    raw, ema, start = triple
+    moved(raw, 0.1)
+    edit_tensors(
+        ema.folder / Path(TRANSFORMER).name,
+        lambda tensors: {name: tensor * factor for name, tensor in tensors.items()},
+    )
+
+    findings = list(ema_findings(raw, ema, start if with_start else None))
+
+    assert [(f.code, f.component, f.location) for f in findings] == [
+        (code, "transformer", "ema/") for code in codes
+    ]
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 

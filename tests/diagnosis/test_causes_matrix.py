@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_genmodel.faults.registry import LAYERS, all_faults
-from tools.causes_page import COLUMNS, MODEL, PAGE, Bench, Row, caught, controls, pairs, read, share
+from tools.causes_bench import COLUMNS, MODEL, Bench, Row, caught, controls, pairs
+from tools.causes_page import PAGE, read, share
 
 ENOUGH = 0.9
 FILES = [

@@ -60,7 +60,7 @@ def test_what_was_judged_is_measured(judged, healthy):
 
 def test_run_is_what_a_sample_is_and_leaves_nothing_behind(context, run):
     live = context.candidate.diffusers
-    functions = {name: getattr(F, name) for name in FORMS}
+    functions, randn = {name: getattr(F, name) for name in FORMS}, torch.randn
 
     again = observe_run(context.candidate, context.probe)
 
@@ -68,6 +68,7 @@ def test_run_is_what_a_sample_is_and_leaves_nothing_behind(context, run):
     assert torch.equal(again.sample.latents, plain.latents)
     assert torch.equal(again.sample.frames, plain.frames)
     assert {name: getattr(F, name) for name in FORMS} == functions
+    assert torch.randn is randn
     assert "step" in vars(type(live.scheduler))
     assert not {"encode", "decode"} & vars(live.vae).keys()
     models = [part for part in live.components.values() if isinstance(part, torch.nn.Module)]
@@ -80,6 +81,8 @@ def test_run_sees_every_door(run):
     assert [seen.step for seen in run.denoised] == [0, 1]
     assert [step.timestep for step in run.steps] == [999.0, 499.0]
     assert run.frames_decoded == len(run.sample.frames) == 9
+    assert [tuple(latents.shape) for latents in run.taken] == [(1, 4, 1, 2, 2)]
+    assert [tuple(noise.shape) for noise in run.drawn] == [(1, 4, 1, 2, 2), (1, 3, 4, 2, 2)]
 
 
 def test_kernels_are_far_within_their_limits(run):

@@ -85,6 +85,16 @@ def test_a_component_that_was_only_forgotten_in_the_index_is_missing_and_lies_th
     ]
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_a_broken_index_is_found_and_what_needs_no_weights_is_judged_all_the_same(judged, copy, part):
+    (copy / part / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": 3}')
+
+    [finding] = judged("coverage", copy, level="static").findings
+
+    assert (finding.code, finding.component) == ("GM101", part)
+    assert judged("known_fields", copy).outcome is Outcome.PASSED
+
+
 def test_a_component_that_the_class_can_do_without_is_not_missed(judged, copy, monkeypatch):
     from diffusers import CogVideoXImageToVideoPipeline
 

@@ -14,11 +14,11 @@ from diffusers.models.attention_processor import FusedCogVideoXAttnProcessor2_0
 from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.invariants.registry import find
 from pytest_genmodel.invariants.verdict import Outcome
-from pytest_genmodel.pipelines import tiny
-from pytest_genmodel.transformations.neutral import all_neutral
+from pytest_genmodel.transformations.neutral import Done, all_neutral
 
 NAME = "neutral_transformations"
-LONG = pytest.mark.parametrize("name", tiny.names())
+LONG = pytest.mark.parametrize("name", ["cogvideox-i2v", "cogvideox-i2v-trained"])
+"""The other families are judged where their whole suite is (`tests/pipelines/families/whole.py`)."""
 
 
 def only(*names):
@@ -48,7 +48,7 @@ def verdict_of(tmp_path_factory):
 
 
 @LONG
-def test_holds_for_every_family(verdict_of, name):
+def test_holds(verdict_of, name):
     verdict = verdict_of(name)
 
     assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
@@ -64,7 +64,10 @@ def test_says_what_it_did(verdict_of):
     measured = verdict_of("cogvideox-i2v").measurements
 
     assert set(measured["errors_over_limit"]) | set(measured["left_out"]) >= set(all_neutral())
-    assert measured["left_out"] == {"cpu_offload": "there is no accelerator to offload from"}
+    assert measured["left_out"]["cpu_offload"] == "done on an accelerator, and at --genmodel-level=full"
+    assert set(measured["left_out"]) == {
+        name for name, change in all_neutral().items() if change.done is not Done.ALWAYS
+    }
     assert measured["pipeline_runs"] == 12
     assert set(measured["floor"]["latents"]) == {"same again", "memory alignment", "thread count"}
     assert "tiles" in measured["notes"]["vae_tiling"]
@@ -209,6 +212,22 @@ def test_tensor_that_goes_through_half_precision_is_found(judged, healthy, monke
     assert [(f.code, f.component, f.location) for f in verdict.findings] == [
         ("GM614", "transformer", "proj_out.weight")
     ]
+
+
+def test_tensor_that_is_made_anew_when_it_is_moved_is_found(judged, healthy, monkeypatch):
+    to = AutoencoderKLCogVideoX.to
+
+    def fresh(self, *args, **kwargs):
+        if len(args) == 2:  # as the pipeline moves it, and not as it is loaded
+            self.encoder.conv_in.conv.bias.data.fill_(0.5)
+        return to(self, *args, **kwargs)
+
+    monkeypatch.setattr(AutoencoderKLCogVideoX, "to", fresh)
+
+    [finding] = judged(NAME, healthy, parameters=only("device_and_back")).findings
+
+    assert (finding.code, finding.component) == ("GM614", "vae")
+    assert finding.location == "encoder.conv_in.conv.bias"
 
 
 def test_upcast_that_is_lost_in_bfloat16_is_found(judged, healthy, monkeypatch):

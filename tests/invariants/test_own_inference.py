@@ -349,11 +349,27 @@ def test_every_kind_of_file_is_read(tmp_path):
         read_folder(tmp_path)
     with pytest.raises(VideoFileError, match=r"reach from -1"):
         as_frames(video * 2 - 1)
+    with pytest.raises(VideoFileError, match=r"to 65535: integers are to be in \[0, 255\]"):
+        as_frames(np.full((2, 3, 4, 4), 65535, np.uint16))
+    with pytest.raises(VideoFileError, match="complex"):
+        as_frames(video.to(torch.complex64))
     with pytest.raises(VideoFileError, match="not \\(frame, channel, height, width\\)"):
         as_frames(video[0])
     (tmp_path / "x.npy").write_bytes(b"nothing")
     with pytest.raises(VideoFileError, match=r"x\.npy cannot be read"):
         read_file(tmp_path / "x.npy")
+
+
+def test_pictures_are_in_the_order_that_their_numbers_give(tmp_path):
+    from PIL import Image
+
+    from pytest_genmodel.pipelines.video_files import read_folder
+
+    for number in range(12):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"frame_{number}.png")
+
+    values = read_folder(tmp_path).values
+    assert (values[:, 0, 0, 0] * 255).round().tolist() == list(range(12))
 
 
 def test_options_name_the_inference_and_add_its_claims(run, healthy):

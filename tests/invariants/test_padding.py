@@ -8,7 +8,7 @@ from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines.families import FAMILIES
 
 
-@pytest.mark.parametrize("name", ["wan2.1-i2v", "hunyuan-i2v", "ltx-i2v", "sana-video-i2v"])
+@pytest.mark.parametrize("name", ["wan2.1-i2v", "hunyuan-i2v", "ltx-i2v", "ltx2-i2v", "sana-video-i2v"])
 def test_family_that_masks_passes_over_padding(judged, name):
     verdict = judged("padding_is_ignored", f"tiny:{name}")
 
@@ -23,6 +23,7 @@ def _family(name):
         "wan2.1-i2v": "wan",
         "hunyuan-i2v": "hunyuan-video",
         "ltx-i2v": "ltx",
+        "ltx2-i2v": "ltx2",
         "sana-video-i2v": "sana-video",
     }
     return next(family for family in FAMILIES if family.name == known[name])

@@ -96,6 +96,28 @@ def test_size_of_training_is_a_warning(judged, copy, healthy):
     assert verdict.outcome is Outcome.PASSED
 
 
+def test_value_of_another_kind_is_said_in_one_line_and_is_no_crash_of_ours(
+    judged, copy, healthy, monkeypatch
+):
+    """transformers checks the kinds of fields from version 5 on, each class in its own way."""
+    from transformers import T5Config
+
+    own = T5Config.from_dict
+
+    def strict(values, **options):
+        if not isinstance(values["d_model"], int):
+            raise TypeError("Field 'd_model' expected int\nand more")
+        return own(values, **options)
+
+    monkeypatch.setattr(T5Config, "from_dict", strict)
+    edit_json(copy / "text_encoder" / "config.json", d_model=1.5)
+
+    verdict = judged("same_config", copy, healthy)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "text_encoder/config.json: T5Config refuses it (Field 'd_model' expected int)"
+
+
 def test_other_vocabulary_gives_other_ids(judged, copy, healthy):
     file = copy / "tokenizer" / "tokenizer.json"
     file.write_text(file.read_text().replace("red", "der"))

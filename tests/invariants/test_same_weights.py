@@ -337,8 +337,9 @@ def renamed(tensors, factor=1.0):
     }
 
 
-def test_trained_adapter_is_what_was_expected(judged, healthy, lora):
-    verdict = judged("same_weights", lora, healthy, expect="adapter")
+@pytest.mark.parametrize("expect", ["adapter", "finetuned"])
+def test_trained_adapter_is_what_was_expected(judged, healthy, lora, expect):
+    verdict = judged("same_weights", lora, healthy, expect=expect)
 
     assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
 
@@ -361,6 +362,7 @@ def test_adapter_that_changes_nothing_did_not_learn(judged, healthy, lora, tmp_p
     [finding] = verdict.findings
     assert (finding.code, finding.component) == ("GM302", "transformer")
     assert words in finding.message
+    assert judged("same_weights", adapter, healthy, expect="finetuned").findings == verdict.findings
     assert judged("same_weights", adapter, healthy).findings == (), "without an expectation coverage warns"
 
 

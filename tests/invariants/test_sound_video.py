@@ -104,6 +104,19 @@ def test_other_prediction_type_blows_the_latents_up(judged, trained, damaged):
     assert (first.code, first.location) == ("GM925", "step 8")
 
 
+def test_latents_that_are_no_numbers_are_told_without_a_number(judged, trained, damaged):
+    folder = damaged(lambda tensors: None)
+    edit_json(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon")
+
+    first = judged("sound_video", folder, trained).findings[0]
+
+    assert (first.code, first.location) == ("GM925", "step 1")
+    assert (
+        first.message == "after step 1 the latents hold values that are no numbers; the reference's hold none"
+    )
+    assert not first.evidence
+
+
 def test_scale_of_another_models_latents_flickers(judged, trained, damaged):
     folder = damaged(lambda tensors: None)
     edit_json(folder / "vae" / "config.json", scaling_factor=0.18215)

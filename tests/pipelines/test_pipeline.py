@@ -208,6 +208,16 @@ def test_components_are_loaded_when_touched_and_kept(healthy, monkeypatch):
     assert not pipeline.component("transformer").training
 
 
+def test_attribute_of_a_diffusers_pipeline_says_how_a_component_is_asked_for(healthy):
+    pipeline = live(healthy)
+
+    with pytest.raises(AttributeError, match=r"no attribute 'vae': component\('vae'\) gives it live"):
+        _ = pipeline.vae
+    with pytest.raises(AttributeError, match="'Pipeline' object has no attribute 'vea'"):
+        _ = pipeline.vea
+    assert not pipeline._loaded
+
+
 def test_an_unknown_component_is_refused_with_the_known_ones(healthy):
     with pytest.raises(BadInputError, match=r"no component 'unet' .it has .*transformer"):
         live(healthy).component("unet")

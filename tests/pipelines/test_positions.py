@@ -11,8 +11,10 @@ from diffusers.models.embeddings import (
 )
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoRotaryPosEmbed
 from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
+from diffusers.models.transformers.transformer_ltx2 import LTX2AudioVideoRotaryPosEmbed
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
+from diffusers.pipelines.ltx2.connectors import LTX2RotaryPosEmbed1d
 
 from pytest_genmodel.pipelines.positions import (
     ROTARY,
@@ -83,6 +85,66 @@ def test_positions_of_another_size_are_told_apart():
     other = get_3d_rotary_pos_embed(64, ((0, 0), (30, 45)), (30, 45), 13, theta=5000)
 
     assert worst(table, *other) > 1e-3
+
+
+LTX2 = {
+    "patch_size": 1,
+    "patch_size_t": 1,
+    "audio_patch_size_t": 1,
+    "num_attention_heads": 32,
+    "attention_head_dim": 128,
+    "audio_num_attention_heads": 32,
+    "audio_attention_head_dim": 64,
+    "audio_cross_attention_dim": 2048,
+    "pos_embed_max_pos": 20,
+    "audio_pos_embed_max_pos": 20,
+    "base_height": 2048,
+    "base_width": 2048,
+    "vae_scale_factors": (8, 32, 32),
+    "audio_scale_factor": 4,
+    "audio_sampling_rate": 16000,
+    "audio_hop_length": 160,
+    "causal_offset": 1,
+    "rope_theta": 10000.0,
+}
+
+
+@pytest.mark.parametrize("kind", ["interleaved", "split"])
+@pytest.mark.parametrize(
+    ("module", "width"), [("rope", 4096), ("audio_rope", 2048), ("cross_attn_rope", 2048)]
+)
+def test_ltx2(module, width, kind):
+    """Picture, sound, and the picture's seconds for the sound."""
+    told = {"num_frames": 4, "height": 3, "width": 5, "fps": 24.0, "audio_num_frames": 26}
+    table = rotary_table(
+        "LTX2VideoTransformer3DModel", LTX2 | {"rope_type": kind}, {"module": module, "told": told}
+    )
+    sound = "audio" in module
+    factors = {"scale_factors": (4,), "modality": "audio"} if sound else {}
+    made = LTX2AudioVideoRotaryPosEmbed(width, rope_type=kind, num_attention_heads=32, **factors)
+    if sound:
+        coordinates = made.prepare_audio_coords(1, 26, "cpu")
+    else:
+        coordinates = made.prepare_video_coords(1, 4, 3, 5, "cpu", fps=24.0)
+
+    tables = made(coordinates[:, :1] if "cross" in module else coordinates)
+
+    if kind == "split":
+        tables = tuple(each.transpose(1, 2).flatten(2) for each in tables)
+    assert worst(table, *tables) < 1e-6
+
+
+def test_ltx2_between_text_encoder_and_transformer():
+    config = {
+        "video_connector_num_attention_heads": 30,
+        "video_connector_attention_head_dim": 128,
+        "connector_rope_base_seq_len": 4096,
+        "rope_theta": 10000.0,
+        "rope_type": "interleaved",
+    }
+    table = rotary_table("LTX2TextConnectors", config, {"module": "video_connector.rope", "length": 300})
+
+    assert worst(table, *LTX2RotaryPosEmbed1d(3840)(1, 300, "cpu")) < 1e-6
 
 
 def test_class_that_is_not_known_has_no_table():

@@ -97,6 +97,15 @@ def test_a_picture_cut_in_the_middle_is_refused_too(healthy, tmp_path):
         probe_of(healthy, image=str(file))
 
 
+def test_a_picture_too_large_to_be_one_is_refused_too(healthy, tmp_path, monkeypatch):
+    """Pillow's own guard raises what is neither an OSError nor a ValueError."""
+    file = picture_file(tmp_path / "p.png", size=(200, 200))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+
+    with pytest.raises(BadInputError, match=r"--genmodel-image=.*cannot be read as a picture"):
+        probe_of(healthy, image=str(file))
+
+
 def test_the_checkpoints_own_probe_file_is_honoured(copy):
     own = {"prompt": "a blue cat", "guidance": 2.5, "frames": 17, "steps": 8}
     (copy / "probe.json").write_text(json.dumps(own))

@@ -113,6 +113,12 @@ def test_report_that_cannot_be_written(refused, healthy, tmp_path):
     assert "--genmodel-json" in line
 
 
+def test_calibration_that_cannot_be_written(refused, healthy, tmp_path):
+    line = refused(f"--genmodel-ckpt={healthy}", f"--genmodel-calibrate={tmp_path}")
+
+    assert line == f"ERROR: --genmodel-calibrate={tmp_path}: cannot be written there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -227,6 +233,50 @@ def test_value_that_cannot_be_used(refused, healthy, arguments, message):
 
 def test_reference_is_looked_at_without_a_candidate(refused):
     assert "no such file or folder" in refused("--genmodel-ref=not/there/at/all")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub that may be asked, knows no model, and has nothing in its cache."""
+    from huggingface_hub import HfApi, constants
+
+    def model_info(self, name, **_):
+        raise ConnectionError(f"nobody knows {name}")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+
+
+@pytest.mark.parametrize("option", ["ckpt", "ref"])
+def test_what_the_hub_does_not_give_is_found_out_before_anything_is_judged(refused, healthy, hub, option):
+    candidate = [] if option == "ckpt" else [f"--genmodel-ckpt={healthy}"]
+
+    line = refused(*candidate, f"--genmodel-{option}=modles/base")
+
+    assert line == (
+        "ERROR: modles/base: no such file or folder, and the hub does not give it (nobody knows modles/base)"
+    )
+
+
+def test_run_without_a_candidate_says_what_is_missing(run, healthy):
+    result = run(f"--genmodel-ref={healthy}", candidate=False)
+
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert "nothing was judged: no candidate was given (--genmodel-ckpt=SPEC)" in result.outlines
+
+
+def test_report_of_no_candidate_is_not_passed_over(run, pytester):
+    pytester.makepyfile("def test_mine(): pass")
+    said = (
+        "--genmodel-json, --genmodel-summary: not written, for no candidate was given (--genmodel-ckpt=SPEC)"
+    )
+
+    result = run("--genmodel-json=r.json", "--genmodel-summary=s.md", candidate=False)
+    mine = run(candidate=False)
+
+    assert said in result.outlines
+    assert "no candidate was given" not in mine.stdout.str()
 
 
 def test_missing_run_beside_others_is_no_models_name_on_the_hub(refused, pytester):

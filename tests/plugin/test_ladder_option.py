@@ -16,7 +16,10 @@ def test_ladder_is_in_the_suite_only_where_it_was_asked_for(run):
     assert collected(run("--collect-only", "-q", "--genmodel-lr-ladder=0,1e-9,1e-5")) == IDS
 
 
-def test_own_trainer_climbs_the_ladder_in_place_of_the_built_in_ones(run):
+def test_own_trainer_climbs_the_ladder_in_place_of_the_built_in_ones(run, pytester):
+    pytester.makepyfile(mine="def train(reference, lr, steps, seed, output): ...")
+    pytester.makeini("[pytest]\npythonpath = .\n")
+
     result = run("--collect-only", "-q", "--genmodel-lr-ladder=0,1e-9,1e-5", "--genmodel-trainer=mine:train")
 
     assert collected(result) == ["genmodel::training::lr_ladder[trainer]"]

@@ -54,6 +54,8 @@ def test_one_invariant_twice_is_told_apart_by_its_parameters(run, pytester):
         ('"seded_sampling"', "no invariant is called 'seded_sampling'; did you mean 'seeded_sampling'?"),
         ('"seeded_sampling", sed=3', "takes no parameter 'sed'; did you mean 'seed'? (accepted: seed, steps"),
         ('"coverage", seed=3', "takes no parameter 'seed' (accepted: none)"),
+        ('"seeded_sampling", tolerance="psn:40"', "unknown tolerance 'psn:40'; accepted: bitwise"),
+        ('name="coverage"', "as @pytest.mark.invariant(\"coverage\"), not (name='coverage')"),
         ("", "takes one name and keyword parameters"),
         ("3", "takes one name and keyword parameters"),
     ],

@@ -242,3 +242,24 @@ def test_pyproject_can_hold_a_projects_policy(run, pytester, healthy):
 def test_options_are_in_the_help_and_the_markers_too(run):
     assert "--genmodel-ckpt=SPEC" in run("--help", candidate=False).stdout.str()
     run("--markers", candidate=False).stdout.fnmatch_lines(["@pytest.mark.invariant(name, **parameters):*"])
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "pytest.ini"])
+def test_ini_file_that_pytest_passed_over_for_a_spec_is_an_error(pytester, run, healthy, file):
+    (pytester.path / file).write_text(
+        '[tool.pytest.ini_options]\ngenmodel_level = "static"\n' if "toml" in file else ""
+    )
+    inner = pytester.mkdir("inner")
+    pytester.chdir()
+
+    spaced = run("--genmodel-ckpt", str(healthy), candidate=False)
+
+    assert spaced.ret == pytest.ExitCode.USAGE_ERROR
+    spaced.stderr.fnmatch_lines([f"*passes over {pytester.path / file}; write --genmodel-ckpt={healthy}"])
+    run("--genmodel-ckpt", str(healthy), f"-c={file}", "--co", "-q", candidate=False).assert_outcomes()
+    (inner / "model").symlink_to(healthy)
+    assert run("--genmodel-ckpt", "inner/model", "--co", "-q", candidate=False).ret == pytest.ExitCode.OK
+
+
+def test_spec_after_a_space_is_fine_where_no_ini_file_is_lost(run, healthy):
+    assert run("--genmodel-ckpt", str(healthy), "--co", "-q", candidate=False).ret == pytest.ExitCode.OK

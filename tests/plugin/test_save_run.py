@@ -122,3 +122,19 @@ def test_without_the_option_nothing_is_kept(run, pytester):
     run("--genmodel-level=static", "-k", "coverage")
 
     assert not (pytester.path / "run").exists()
+
+
+def test_a_run_that_cannot_be_kept_is_said_and_fails_and_keeps_its_summary(run, pytester):
+    """Whatever goes wrong at the end of an hour's run."""
+    pytester.makeconftest(
+        "from pytest_genmodel.runs import saved\n"
+        "def broken(*_):\n    raise KeyError('of ours')\n"
+        "saved.write = broken\n"
+    )
+    result = run(SAVE, "-k", "known_fields")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*1 passed*samples computed*", "--genmodel-save-run=run: could not be made (KeyError:*"]
+    )
+    assert not (pytester.path / "run").exists()

@@ -14,6 +14,7 @@ from PIL import Image
 from pytest_genmodel.diagnosis.limit import against
 from pytest_genmodel.reports.html import page as page_module
 from pytest_genmodel.reports.html import plots
+from pytest_genmodel.reports.html.figures import figures
 from pytest_genmodel.reports.html.page import page
 from pytest_genmodel.reports.html.pictures import pictures
 from tests.reports.documents import HOSTILE, document, finding, footage, sample, verdict
@@ -150,6 +151,25 @@ def test_environment_digests_configuration_and_command_are_there(tree):
     assert any(
         "scaling_factor" in text for text in tree.text("section", **{"aria-labelledby": "configuration-1"})
     )
+
+
+def test_allowances_stand_with_what_became_of_them():
+    given = document()
+    idle = "GM803 is allowed and was not found: remove it (its rank)"
+    given["allowances"] = [
+        {"allowance": "GM213", "reason": HOSTILE, "by": "ini", "found": True, "note": None},
+        {"allowance": "GM803", "reason": "its rank", "by": "option", "found": False, "note": idle},
+    ]
+    tree = Tree(page(given, {}))
+
+    assert len(tree.all("ul", class_="allowances")) == 1
+    one, other = tree.text("li")[-2:]
+    assert one.startswith("GM213 <script>")
+    assert "of the ini file; found, and a note" in one
+    assert "of the command line; not found" in other
+    assert idle in other
+    assert [said for _, said in tree.all("p", role="note") if "GM803" in said] == [idle]
+    assert "Allowances" not in page(document(), {})
 
 
 def test_measurements_and_seconds_stand_beside_each_verdict(tree):
@@ -327,6 +347,22 @@ def test_curves_are_drawn_of_whatever_was_measured():
     assert plots.lines("x", [], [], "frame", "dB") is None
     assert plots.bars("x", ["a"], [float("inf")], "drift") is None
     assert plots.ladder("x", (0.0,), (0.0,), (0.0,)) is None
+
+
+@pytest.mark.parametrize(
+    ("psnr", "said"),
+    [
+        (["nan", "nan"], "2 of 2 frames hold values that are no numbers."),
+        ([30.0, "nan", "inf"], "1 of 3 frames hold values that are no numbers."),
+        (["inf", "inf"], "Every frame is equal to the reference's."),
+        (["inf", 30.25], "Lowest: frame 1, 30.2 dB."),
+    ],
+)
+def test_likeness_of_frames_is_said_in_words(psnr, said):
+    [figure] = figures(0, [], {"psnr": psnr})
+
+    assert figure.caption.endswith(said)
+    assert [value for _, value in figure.rows] == [f"{float(value):.4g}" for value in psnr]
 
 
 def test_best_footage_of_all_workers_is_kept():

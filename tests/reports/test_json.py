@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 from pytest_genmodel.faults.adapter_wrapped import adapter_wrapped
 from pytest_genmodel.reports.report import SCHEMA_FILE, Report
+from pytest_genmodel.whole_file import can_be_written, write_whole
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())
 
@@ -58,3 +61,40 @@ def test_interrupted_write_leaves_the_old_report(tmp_path):
 
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "kept").mkdir()
+    link = tmp_path / "report.json"
+    link.symlink_to(Path("kept") / "real.json")
+
+    for text in ("new", b"newer"):
+        write_whole(link, text)
+
+    assert link.is_symlink()
+    assert (tmp_path / "kept" / "real.json").read_bytes() == b"newer"
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["kept", "real.json", "report.json"]
+
+
+def test_a_pipe_takes_the_content_and_stays_a_pipe(tmp_path):
+    """`--genmodel-json=/dev/null`, as root: putting a file in its place would break the machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert can_be_written(pipe)
+        write_whole(pipe, "content")
+        assert os.read(reader, 100) == b"content"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_place_is_known_before_anything_is_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert can_be_written(tmp_path / "new" / "folders" / "report.json")
+    assert can_be_written(tmp_path / "file")
+    assert not can_be_written(tmp_path)
+    assert not can_be_written(tmp_path / "file" / "report.json")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file"]

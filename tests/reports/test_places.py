@@ -56,6 +56,14 @@ def test_a_tensor_lies_in_its_shard(repository):
     assert place(repository, location="w").file == "out/run-17/vae/diffusion_pytorch_model.safetensors"
 
 
+def test_a_folder_that_cannot_be_listed_has_no_files_and_costs_no_report(repository, monkeypatch):
+    def refused(_):
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refused)
+    assert place(repository, location="w") == Place(None, "out/run-17/vae")
+
+
 def test_a_damaged_file_is_named_with_its_offset(repository):
     at = place(repository, "GM101", "vae", "diffusion_pytorch_model.safetensors:17")
     assert at.file == "out/run-17/vae/diffusion_pytorch_model.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_genmodel.reports.report import Report
-from pytest_genmodel.reports.terminal import MOST_CAUSES, MOST_REASONS, write_summary
+from pytest_genmodel.reports.terminal import MOST_CAUSES, MOST_REASONS, NARROWEST, write_summary
 from tests.reports.documents import document, finding, verdict
 
 
@@ -18,6 +18,7 @@ class Terminal:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.config = self
+        self.isatty, self._screen_width = False, 80
 
     def get_terminal_writer(self) -> Any:
         self._file = sys.stdout
@@ -30,15 +31,18 @@ class Terminal:
         self.lines.append(line)
 
 
-def summary(*verdicts: dict[str, Any]) -> str:
+def summary(*verdicts: dict[str, Any], columns: int | None = None) -> str:
     value = document()
     terminal = Terminal()
+    if columns is not None:
+        terminal.isatty, terminal._screen_width = True, columns
     write_summary(terminal, Report(value["candidates"], None, list(verdicts)))
     return "\n".join(terminal.lines)
 
 
 def weight(component: str, code: str = "GM301", **changes: Any) -> dict[str, Any]:
-    return finding(code, component=component, location="a.weight", message="it is another", **changes)
+    told = {"location": "a.weight", "message": "it is another", **changes}
+    return finding(code, component=component, **told)
 
 
 def test_cause_leads_and_symptoms_are_a_line():
@@ -57,6 +61,25 @@ def test_cause_leads_and_symptoms_are_a_line():
     assert "  found:  by coverage\n" in said
     assert "  replay: pytest --genmodel-ckpt=x y" in said
     assert "noise in frame 5" not in said, "the failure itself tells it"
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(None, 100), (300, 100), (72, 72), (20, NARROWEST)])
+def test_text_is_no_wider_than_the_terminal_and_a_file_has_no_width(columns, expected):
+    words = "it is another " * 20
+    found = [
+        *(weight("vae", message=words, cause=words, action=words), weight("unet", "GM401", message=words)),
+        weight("vae", "GM213", severity="note", message=words),
+    ]
+
+    said = summary(
+        verdict("same_weights", "failed", findings=found),
+        verdict("sound_video", "inconclusive", reason=words),
+        verdict("coverage", "skipped", reason=words),
+        columns=columns,
+    )
+
+    widest = max(map(len, said.splitlines()[2:]))
+    assert expected - 15 < widest <= expected
 
 
 def test_further_causes_are_said_in_a_line_each():

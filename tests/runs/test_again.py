@@ -95,8 +95,11 @@ def test_an_allowance_for_another_candidate_or_place_does_not_hold(tmp_path):
     run = saved(tmp_path / "run", outcome="failed", findings=[finding("GM301")])
 
     assert again(run, allow=[parse(f"GM301#sha256:{'a' * 12}: this one")])[1]["outcome"] == "passed"
-    assert again(run, allow=[parse(f"GM301#sha256:{'b' * 12}: that one")])[1]["outcome"] == "failed"
-    assert again(run, allow=[parse("GM301@vae: the other")])[1]["outcome"] == "failed"
+    other = again(run, allow=[parse(f"GM301#sha256:{'b' * 12}: that one")])[1]
+    assert other["outcome"] == "failed"
+    assert f"another candidate (this one is sha256:{'a' * 12})" in other["findings"][0]["action"]
+    elsewhere = again(run, allow=[parse("GM301@vae: the other")])[1]
+    assert (elsewhere["outcome"], elsewhere["findings"]) == ("failed", [finding("GM301")])
 
 
 TOLERANCES = st.one_of(

@@ -12,7 +12,7 @@ from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.runs.again import NewPolicy, judge_again
 from pytest_genmodel.runs.saved import check_folder, is_run, read, write
 from pytest_genmodel.tensors import close
-from tests.runs.runs import compared, sample, saved
+from tests.runs.runs import compared, finding, sample, saved
 
 
 def test_values_come_back(tmp_path):
@@ -97,6 +97,38 @@ def test_hostile_files_give_one_line(tmp_path, content, said):
         judge_again(read(tmp_path), NewPolicy())
 
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("verdicts", 0), None, "verdicts[0] is no object"),
+        (("verdicts", 0, "outcome"), "green", "verdicts[0].outcome is none"),
+        (("verdicts", 0, "id"), [], "verdicts[0].id is list"),
+        (("verdicts", 0, "findings", 0, "action"), ..., "verdicts[0].findings[0] has no action"),
+        (("verdicts", 0, "findings", 0, "severity"), "loud", "verdicts[0].findings[0].severity is none"),
+        (("candidates", 0, "spec"), 1, "candidates[0].spec is int"),
+        (("exit_status",), "x", "report.exit_status is str"),
+        (("command",), ..., "report has no command"),
+    ],
+)
+def test_a_damaged_report_says_where(tmp_path, place, value, said):
+    run = saved(tmp_path / "run", outcome="failed", findings=[finding("GM301")])
+    document = json.loads((run.path / "run.json").read_text())
+    *path, last = place
+    holder = document["report"]
+    for key in path:
+        holder = holder[key]
+    if value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    (run.path / "run.json").write_text(json.dumps(document))
+
+    with pytest.raises(BadInputError) as raised:
+        read(run.path)
+
+    assert str(raised.value) == f"{run.path}: its run.json is damaged: {said}"
 
 
 def test_there_is_none(tmp_path):

@@ -306,50 +306,6 @@ def test_shapes_must_match():
     assert compare(torch.ones(0, 3), torch.ones(0, 3)).passed
 
 
-def test_dtypes_must_match_unless_told_otherwise():
-    values = torch.randn(20).to(torch.bfloat16)
-    comparison = compare(values, values.float())
-    assert (comparison.passed, comparison.problem, comparison.differing) == (False, "dtype", 0)
-    assert compare(values, values.float(), check_dtype=False).passed
-    assert compare(torch.empty(0), torch.empty(0, dtype=torch.int64)).problem == "dtype"
-
-
-def test_the_looser_default_of_two_dtypes():
-    values = torch.randn(20)
-    assert compare(values.to(torch.bfloat16), values, check_dtype=False).tolerance == close(1.6e-2, 1e-5)
-    assert compare(values.double(), values, close(), check_dtype=False).tolerance == close(1.3e-6, 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("narrow", "wide"),
-    [
-        (torch.bfloat16, torch.float32),
-        (torch.float8_e4m3fn, torch.float16),
-        (torch.float32, torch.float64),
-        (torch.int8, torch.float32),
-        (torch.bool, torch.uint8),
-        (torch.uint16, torch.int64),
-        (torch.complex64, torch.complex128),
-    ],
-)
-def test_bitwise_across_dtypes_is_a_lossless_cast(narrow, wide):
-    values = draw((30,), narrow, 3)
-    assert compare(values, values.to(wide), bitwise, check_dtype=False).passed
-    assert compare(values.to(wide), values, bitwise, check_dtype=False).passed
-    other = values.to(wide).clone()
-    other[7] = other[7] + 1
-    assert compare(values, other, bitwise, check_dtype=False).mismatched == 1
-
-
-def test_bitwise_across_dtypes_is_strict():
-    assert not compare(torch.tensor([-0.0]), torch.tensor([0.0]).double(), bitwise, check_dtype=False).passed
-    assert compare(
-        torch.tensor([math.nan]), torch.tensor([math.nan]).double(), bitwise, check_dtype=False
-    ).passed
-    rounded = torch.tensor([2**53 + 1])
-    assert not compare(rounded, rounded.to(torch.float64), bitwise, check_dtype=False).passed
-
-
 def test_meta_tensors_fail():
     real, meta = torch.ones(3), torch.empty(3, device="meta")
     for pair in ((real, meta), (meta, real), (meta, meta)):

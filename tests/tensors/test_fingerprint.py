@@ -92,6 +92,15 @@ def test_odd_tensors_have_fingerprints_too():
         assert fingerprint(tensor).equals(fingerprint(tensor))
 
 
+def test_lazy_conjugates_and_packed_values_have_fingerprints_too():
+    values = torch.complex(torch.arange(9.0), torch.arange(9.0))
+    assert fingerprint(values.conj()).equals(fingerprint(values.conj().resolve_conj()))
+    assert not fingerprint(values.conj()).equals(fingerprint(values))
+    packed = torch.arange(40, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    assert fingerprint(packed).sketch == b""
+    assert fingerprint(packed).equals(fingerprint(packed.clone()))
+
+
 def test_fingerprint_is_small_whatever_the_tensor():
     found = fingerprint(normal((1 << 20,)))
 

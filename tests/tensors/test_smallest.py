@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_genmodel.tensors import assert_close, bitwise, close, compare, cosine, psnr, ulp
 from pytest_genmodel.tensors.asserts import TensorMismatchError
 from pytest_genmodel.tensors.message import would_pass
-from pytest_genmodel.tensors.smallest import NO_TOLERANCE, short, smallest_for_all, smallest_passing
+from pytest_genmodel.tensors.smallest import NO_TOLERANCE, short, smallest_for_all
 from pytest_genmodel.tensors.tolerance import Close, Cosine, Psnr, Tolerance, Ulp
 
 from .strategies import COMPLEX, EIGHT_BIT, FLOATS, INTEGERS, draw, quick
@@ -61,7 +61,7 @@ def test_smallest_passes_and_the_next_smaller_does_not(dtype, tolerance, noise, 
     assume(not comparison.passed)
     assume(comparison.problem == "values")
 
-    smallest = smallest_passing(comparison)
+    smallest = smallest_for_all([comparison])
 
     if smallest is None:  # no figure: PSNR of infinitely many decibels, a distance that float64 does not hold
         assert not math.isfinite(comparison.max_abs or 0.0)
@@ -90,21 +90,21 @@ def test_no_tolerance_makes_a_pass_of_these(actual, expected, tolerance):
     comparison = compare(actual, expected, tolerance)
 
     assert not comparison.passed
-    assert smallest_passing(comparison) is None
+    assert smallest_for_all([comparison]) is None
     assert would_pass(comparison) == NO_TOLERANCE
     assert str(comparison).endswith(NO_TOLERANCE)
 
 
 def test_nan_that_may_equal_nan_is_no_obstacle():
     actual, expected = torch.tensor([2.0, math.nan]), torch.tensor([1.0, math.nan])
-    enough = smallest_passing(compare(actual, expected, bitwise, equal_nan=True))
+    enough = smallest_for_all([compare(actual, expected, bitwise, equal_nan=True)])
     assert enough is not None
     assert compare(actual, expected, enough, equal_nan=True).passed
 
 
 def test_packed_values_are_only_ever_bitwise():
     one, other = (torch.tensor([byte], dtype=torch.uint8).view(torch.float4_e2m1fn_x2) for byte in (1, 2))
-    assert smallest_passing(compare(one, other)) is None
+    assert smallest_for_all([compare(one, other)]) is None
 
 
 def test_of_several_the_loosest():

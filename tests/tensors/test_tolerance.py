@@ -109,6 +109,8 @@ def test_refusal_names_what_is_accepted():
         lambda: cosine(None),
         lambda: Tolerance.from_json({"kind": "near"}),
         lambda: Tolerance.from_json("bitwise"),
+        lambda: Tolerance.from_json({"kind": ["ulp"], "n": 1}),
+        lambda: Tolerance.from_json({"kind": "psnr", "db": 10**400}),
         lambda: Tolerance.from_json({"kind": "ulp", "m": 1}),
     ],
 )

@@ -134,6 +134,17 @@ def test_run_is_offline_in_a_folder_of_its_own_with_fixed_threads(tmp_path):
     assert done.last_lines == (f"1 3 {tmp_path / 'cwd'}",)
 
 
+def test_pythonpath_is_meant_from_where_pytest_was_started(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "my_trainer.py").write_text("print('found')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "lib")
+
+    done = ran(tmp_path, "import my_trainer")
+
+    assert done.last_lines == ("found",)
+
+
 def alive(pid):
     try:
         os.kill(pid, 0)

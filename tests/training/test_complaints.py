@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pytest_genmodel.training.complaints import complaint_of
+from pytest_genmodel.training.complaints import complaint_of, own_lines
 
 MADE_HERE = {
     "import a_package_that_is_not_there": (
@@ -67,6 +67,10 @@ def test_real_failure_is_recognised(tmp_path, code):
 
 
 PRINTED = {
+    "python: can't open file '/tmp/genmodel-k5oex_8_/training-sky/cwd/train.py': [Errno 2] No such file or "
+    "directory": "train.py does not lie where pytest was started",
+    "/usr/bin/python3: No module named my.trainer": "my.trainer does not lie where pytest was started",
+    "train.py: error: unrecognized arguments: --fps 8": "arguments: unrecognized arguments: --fps 8",
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a "
     "total capacity of": "memory",
     "RuntimeError: No CUDA GPUs are available": "needs a GPU",
@@ -110,6 +114,36 @@ def test_printed_line_is_recognised(line):
 )
 def test_other_failures_are_left_alone(line):
     assert complaint_of([line], 1, rate=0.0) is None
+
+
+TRAINER = [
+    "Traceback (most recent call last):",
+    '  File "train.py", line 3, in <module>',
+    "KeyError: 'caption'",
+]
+ACCELERATE = [
+    "Traceback (most recent call last):",
+    '  File "/usr/bin/accelerate", line 8, in <module>',
+    "    sys.exit(main())",
+    "subprocess.CalledProcessError: Command '['python', 'train.py']' returned non-zero exit status 1.",
+]
+TORCHRUN = [
+    "E0606 10:00:00.000000 140 torch/distributed/elastic/multiprocessing/api.py:869] failed (exitcode: 1)",
+    "Traceback (most recent call last):",
+    '  File "/usr/bin/torchrun", line 8, in <module>',
+    "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+    "=====",
+    "train.py FAILED",
+]
+
+
+@pytest.mark.parametrize("launcher", [[], ACCELERATE, TORCHRUN], ids=["none", "accelerate", "torchrun"])
+def test_what_a_launcher_adds_is_not_the_trainers_last_word(launcher):
+    assert own_lines([*TRAINER, *launcher]) == TRAINER
+
+
+def test_launcher_that_is_all_there_is_keeps_its_words():
+    assert own_lines(ACCELERATE) == ACCELERATE
 
 
 @pytest.mark.parametrize(

@@ -263,18 +263,29 @@ FAULTS = {
 }  # fmt: skip
 
 
+AS_A_COMMAND = {
+    "trainer-loop: a rate of zero counts as false",
+    "dtype: saved in bfloat16",
+    "trainer-loop: it fails after training",
+    "trainer-loop: it ends before it saves, with status 0",
+    "dataset-cache: kept beside the model",
+    "lora: an older run's adapter lies at the top",
+}
+"""Faults that are tried in a process of their own, which costs five seconds each; the others as a function."""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_broken_script_is_caught_where_it_is_broken(judged, healthy, tmp_path, fault):
+def test_broken_script_is_caught_where_it_is_broken(judged, healthy, clips, tmp_path, fault):
     claim, kind, old, new, code, location = FAULTS[fault]
     text = SCRIPT.read_text()
     assert text.count(old) == 1
+    text = text.replace(old, new)
+    more = ["--training_type", kind, *(["--use_ema"] if fault.startswith("ema: never") else [])]
     script = tmp_path / "train.py"
-    script.write_text(text.replace(old, new))
-    more = ["--use_ema"] if fault.startswith("ema: never") else []
+    script.write_text(text)
 
-    verdict = judged(
-        claim, healthy, parameters={"trainer": command(script, f"--training_type {kind}", *more)}
-    )
+    trainer = command(script, *more) if fault in AS_A_COMMAND else in_process(text, clips, *more)
+    verdict = judged(claim, healthy, parameters={"trainer": trainer})
 
     assert verdict.outcome is Outcome.FAILED
     first = verdict.findings[0]
@@ -380,11 +391,7 @@ def test_script_that_loses_its_state_is_caught_and_its_sound_twin_is_not(judged,
     more = ["--use_ema"] if fault.startswith("ema") else []
 
     def verdict_of(edits):
-        text = SCRIPT.read_text()
-        for old, new in edits:
-            assert text.count(old) == 1
-            text = text.replace(old, new)
-        trainer = in_process(text, clips, *more)
+        trainer = in_process(edited(edits), clips, *more)
         return judged(claim, healthy, parameters={"trainer": trainer, "steps": steps})
 
     whole, verdict = verdict_of(sound), verdict_of(broken)
@@ -392,6 +399,148 @@ def test_script_that_loses_its_state_is_caught_and_its_sound_twin_is_not(judged,
     assert (whole.outcome, whole.findings, whole.reason) == (Outcome.PASSED, (), None)
     assert verdict.outcome is Outcome.FAILED
     assert (verdict.findings[0].code, verdict.findings[0].location) == (code, location)
+
+
+ZERO_GRAD = "            optimizer.zero_grad()\n"
+BACKWARD = "            accelerator.backward(loss)\n"
+ACCUMULATED = (
+    "            accelerator.backward(loss / 2)\n"
+    "            loss = loss_of(pipeline, transformer, batch, generator, (height, width))\n"
+    "            accelerator.backward(loss / 2)\n"
+)
+SCALED = (
+    (
+        "    step = 0\n    if",
+        "    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)\n    step = 0\n    if",
+    ),
+    (
+        BACKWARD,
+        "            scaler.scale(loss).backward()\n            scaler.unscale_(optimizer.optimizer)\n",
+    ),
+)
+SCALED_STEP = "            scaler.step(optimizer.optimizer)\n            scaler.update()\n"
+PARAMETERS = (
+    "    parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]\n"
+)
+ENCODED = "            with torch.no_grad():\n                batch"
+TEXT_LORA = (
+    (
+        TRAIN,
+        "    from peft import inject_adapter_in_model\n"
+        "    inject_adapter_in_model(LoraConfig(r=4, target_modules=['q', 'v']), text_encoder)\n" + TRAIN,
+    ),
+    (
+        PARAMETERS,
+        PARAMETERS + "    parameters += [p for p in text_encoder.parameters() if p.requires_grad]\n",
+    ),
+    (ENCODED, ENCODED.replace("no_grad", "enable_grad")),
+)
+SAVE_TEXT_LORA = """        from safetensors.torch import save_file
+        (args.output_dir / "text_encoder_lora").mkdir()
+        save_file(
+            get_peft_model_state_dict(text_encoder), args.output_dir / "text_encoder_lora" / "adapter.safetensors"
+        )
+"""
+ALPHA = '        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),\n'
+TO_K = "transformer_blocks.0.attn1.to_k"
+CONSTANT = "torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)"
+DORA = ("init_lora_weights=True,", "init_lora_weights=True, use_dora=True,")
+
+# what the fault is -> (training type, its edits, those of a script without it, code, component, location)
+FAULTS_OF_LEARNING = {
+    "trainer-loop: gradients are never cleared": (
+        "sft", ((ZERO_GRAD, ""),),
+        ((BACKWARD, ACCUMULATED),),
+        "GM717", None, "step 2",
+    ),
+    "optimizer: it is stepped by the scaler and by the loop": (
+        "lora", (*SCALED, (STEP, SCALED_STEP + STEP)), (*SCALED, (STEP, SCALED_STEP)), "GM717", None, "step 2",
+    ),
+    # cloneofsimo/lora issue 16, text-encoder-lora-frozen: the text encoder's LoRA learns, and is dropped
+    "lora: that of the text encoder is not saved": (
+        "lora", TEXT_LORA, (*TEXT_LORA, (SAVE_LORA, SAVE_LORA + SAVE_TEXT_LORA)), "GM719", "adapter", "output",
+    ),
+    # dora-magnitude-dropped
+    "lora: the magnitudes of DoRA are not saved": (
+        "lora",
+        (
+            DORA,
+            (
+                SAVE_LORA,
+                SAVE_LORA + EDIT_LORA
+                + "        tensors = {n: t for n, t in tensors.items() if 'magnitude' not in n}\n" + SAVED,
+            ),
+        ),
+        (DORA,), "GM719", "adapter", "output",
+    ),
+}  # fmt: skip
+
+
+def edited(edits) -> str:
+    text = SCRIPT.read_text()
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_LEARNING)
+def test_script_that_learns_otherwise_than_it_should_is_caught_and_its_sound_twin_is_not(
+    judged, healthy, clips, fault
+):
+    kind, broken, sound, code, component, location = FAULTS_OF_LEARNING[fault]
+
+    def verdict_of(edits):
+        trainer = in_process(edited(edits), clips, "--training_type", kind)
+        return judged("learning_moves", healthy, parameters={"trainer": trainer})
+
+    whole, verdict = verdict_of(sound), verdict_of(broken)
+
+    assert (whole.outcome, whole.findings, whole.reason) == (Outcome.PASSED, (), None)
+    assert verdict.outcome is Outcome.FAILED
+    first = verdict.findings[0]
+    assert (first.code, first.component, first.location) == (code, component, location)
+
+
+def test_adapter_under_a_rate_that_warms_up_is_given_the_steps_that_it_needs(judged, healthy, clips):
+    warming = ((CONSTANT, "torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 3))"),)
+    trainer = in_process(edited(warming), clips, "--training_type", "lora", "--weight_decay", "0")
+
+    verdict = judged("learning_moves", healthy, parameters={"trainer": trainer})
+
+    assert (verdict.outcome, verdict.findings, verdict.reason) == (Outcome.PASSED, (), None)
+    assert verdict.measurements["steps"] == 3
+
+
+# diffusers-6087-lora-alpha-lost, lora-alpha-not-serialised
+@pytest.mark.parametrize("metadata", ["said", "lost"])
+def test_adapter_that_is_loaded_at_another_scale_than_it_was_trained_at_is_caught(judged, healthy, metadata):
+    text = edited(((ALPHA, ""),)) if metadata == "lost" else SCRIPT.read_text()
+
+    def train(reference, *, dataset, **run):
+        return in_process(text, dataset, "--training_type", "lora")(reference, **run)
+
+    verdict = judged("training_conditions", healthy, parameters={"trainer": train, "steps": 1})
+
+    assert verdict.measurements["adapter_layers"] == 8
+    if metadata == "said":
+        assert (verdict.outcome, verdict.findings, verdict.reason) == (Outcome.PASSED, (), None)
+        return
+    assert verdict.outcome is Outcome.FAILED
+    [finding] = verdict.findings
+    assert (finding.code, finding.component, finding.location) == ("GM825", "transformer", TO_K)
+    assert finding.evidence["trained"] == 2.0
+    assert finding.evidence["loaded"] == 1.0
+
+
+def test_one_group_of_parameters_with_a_rate_of_its_own_is_told(judged, healthy, clips):
+    groups = "[{'params': parameters[:8]}, {'params': parameters[8:], 'lr': 1e-5}], lr="
+    trainer = in_process(edited((("        parameters, lr=", f"        {groups}"),)), clips)
+
+    first = judged("zero_lr_identity", healthy, parameters={"trainer": trainer}).findings[0]
+
+    assert (first.code, first.location) == ("GM701", "step 1")
+    assert first.cause.startswith("one of several parameter groups")
 
 
 # fastvideo-614-validation-frozen-noise: the trainer's validation has a scheduler, or an attention, of its own

@@ -54,7 +54,7 @@ def read(path: Path, spec: str) -> Checkpoint:
 
 def _component(root: Path, name: str, class_name: str, library: str, module: str | None) -> Component:
     folder = root / name
-    if Path(name).name != name or name == ".." or not folder.is_dir():
+    if not name or Path(name).name != name or name == ".." or not folder.is_dir():
         raise DamagedFileError(
             root / INDEX,
             Damage.MISSING_FILE,

@@ -18,11 +18,15 @@ from pytest_genmodel.diagnosis.at_rest import (
     adapter,
     adapter_promises,
     adapter_size,
+    adapters_below,
     ema,
     files,
+    lacking,
+    latent_statistics,
     names,
     quantized,
     repeated,
+    stated,
     values,
 )
 from pytest_genmodel.diagnosis.at_rest.ema import ema_findings
@@ -34,11 +38,14 @@ __all__ = ["ema_findings", "findings_at_rest"]
 
 CHECKPOINT_CHECKS: tuple[Callable[[Checkpoint], Iterator[Finding]], ...] = (
     files.foreign_classes,
+    lacking.lacking,
     files.scripts,
     files.strays,
+    adapters_below.adapters_below,
 )
 FOLDER_CHECKS: tuple[Callable[[Component], Iterator[Finding]], ...] = (
     files.second_sets,
+    files.other_variants,
     files.lone_shard,
     files.index_and_shards,
     files.code_asked_for,
@@ -52,7 +59,9 @@ WEIGHT_CHECKS: tuple[Callable[[Part], Iterator[Finding]], ...] = (
     names.lost_ties,
     names.different_ties,
     values.not_finite,
+    latent_statistics.latent_statistics,
     values.zeros,
+    values.holes,
     values.constants,
     values.fresh,
     repeated.repeated,
@@ -66,12 +75,15 @@ ADAPTER_CHECKS: tuple[Callable[[Part, Adapter], Iterator[Finding]], ...] = (
     adapter.partial,
     adapter.not_finite,
     adapter.untrained,
+    adapter.repeated,
     adapter_promises.kept_promises,
+    adapter_size.scale,
     adapter_size.proportion,
 )
 SEEN_BY_COVERAGE: frozenset[Callable[..., Any]] = frozenset(
     (
         files.foreign_classes,
+        lacking.lacking,
         files.strays,
         files.second_sets,
         names.placeholders,
@@ -138,6 +150,8 @@ def findings_at_rest(
             yield from on_damage(error, name or None)
             continue
         yield from examination.run(FOLDER_CHECKS, name or None, component)
+        base = start.components.get(name) if start is not None else None
+        yield from examination.run((stated.stated_dtype,), name or None, component, base)
         if has_weights:
             yield from examination.run(WEIGHT_CHECKS, name or None, Part(name, component, progress))
     yield from ema.averages_beside(checkpoint, start, progress)

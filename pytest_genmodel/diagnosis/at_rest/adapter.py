@@ -19,6 +19,8 @@ from pytest_genmodel.diagnosis.rules import Severity
 
 _HALVES = {"lora_A": "lora_B", "lora_B": "lora_A"}
 _NUMBER = re.compile(r"\.(\d+)(?=\.)")
+_TELLING = 32
+"""Values that two factors must have for being alike to mean something."""
 
 
 def up_factors(names: Iterable[str]) -> list[str]:
@@ -101,6 +103,40 @@ def untrained(part: Part, adapter: Adapter) -> Iterator[Finding]:
             of=len(ups),
             noun="lora_B",
             component=part.name,
+        )
+
+
+def repeated(part: Part, adapter: Adapter) -> Iterator[Finding]:
+    """Up factors that hold, bit for bit, those of another layer; zeros, which all start with, are no mark."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in up_factors(part.weights.tensors):
+        figures, shape = part.statistics.get(name), part.weights.tensors[name].shape
+        if (
+            figures is not None
+            and figures.numel >= _TELLING
+            and not figures.constant
+            and name not in part.told
+        ):
+            groups.setdefault((shape, figures.mean, figures.std, figures.largest), []).append(name)
+    first: dict[str, str] = {}
+    for names in groups.values():
+        seen: dict[str, str] = {}
+        for name in names if len(names) > 1 else ():
+            origin = seen.setdefault(part.weights.digest(name), name)
+            if origin != name:
+                first[name] = origin
+    if first:
+        copies = list(first)
+        part.told.update(copies)
+        yield finding_of(
+            "GM811",
+            [_short(name, part.name) for name in copies],
+            "are those of another layer",
+            noun="up factors",
+            of=len(up_factors(part.weights.tensors)),
+            after=f"; {_short(copies[0], part.name)} is {_short(first[copies[0]], part.name)}",
+            component=part.name,
+            evidence={"copies_of": dict(list(first.items())[:20])},
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from statistics import median
 
+from pytest_genmodel.checkpoints.alpha import Scales, scales
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.names import unwrapped
 from pytest_genmodel.checkpoints.products import Product, Products, more_than_products, products
@@ -18,8 +19,55 @@ LARGE, ABSURD = 100.0, 1000.0
 random for a small model some ten times as much. An average that runs away passes both in a few hundred steps."""
 NOTHING = 1e-6
 """Of the norm of the layer's weight: what adds less is lost in the last bits of float32, in bfloat16 long before."""
+MOST_SCALE = 64.0
+"""alpha / rank. Trainers and examples write 1/256 (SAT) to 4; an alpha of 32 that is kept while the rank goes down to
+1 makes 32. Twice that is let pass. With PEFT's `use_rslora` the same alpha / rank acts sqrt(rank) times as much."""
 MOST_LAYERS = 16
 """Layers that are looked at, spread over the model."""
+
+
+def scale(part: Part, adapter: Adapter) -> Iterator[Finding]:
+    """An alpha so many times the rank that no trainer writes it, or below zero, where a loader reads it."""
+    known = scales(adapter)
+    stabilised = adapter.config.get("use_rslora") is True
+    found = {
+        module: known.applied(module) / (rank**0.5 if stabilised else 1.0)
+        for module, rank in known.rank_by_module.items()
+    }
+    if below := [module for module, value in found.items() if value < 0.0]:
+        yield _negative(part, adapter, known, below, found)
+    far = [module for module, value in found.items() if value > MOST_SCALE]
+    if not far:
+        return
+    most = max(far, key=found.__getitem__)
+    rank, source = known.rank_by_module[most], known.sources.get(most, "")
+    yield Finding(
+        "GM809",
+        f"alpha is {found[most]:.4g} times the rank for {len(far)} of {len(found)} layers ({most}: alpha "
+        f"{found[most] * rank:.4g}, rank {rank}, by {source}); trainers write up to 4, {MOST_SCALE:g} is let pass",
+        component=part.name,
+        location=f"{adapter.file.name}:lora_alpha",
+        cause="the alpha was written for another rank, or multiplied where it must be divided",
+        action="Write the alpha that was trained with; what a loader reads is applied as it stands.",
+        evidence={"scale": found[most], "rank": rank, "layers": len(far), "source": source},
+    )
+
+
+def _negative(
+    part: Part, adapter: Adapter, known: Scales, below: list[str], found: Mapping[str, float]
+) -> Finding:
+    least = min(below, key=found.__getitem__)
+    rank, source = known.rank_by_module[least], known.sources.get(least, "")
+    return Finding(
+        "GM809",
+        f"alpha is below zero for {len(below)} of {len(found)} layers ({least}: alpha {found[least] * rank:.4g}, "
+        f"rank {rank}, by {source}): what was learned is taken away instead of added",
+        component=part.name,
+        location=f"{adapter.file.name}:lora_alpha",
+        cause="a weight that was meant for inference, or the result of a subtraction, was written as the alpha",
+        action="Write the alpha that was trained with; what a loader reads is applied as it stands.",
+        evidence={"scale": found[least], "rank": rank, "layers": len(below), "source": source},
+    )
 
 
 def proportion(part: Part, adapter: Adapter) -> Iterator[Finding]:
@@ -58,7 +106,10 @@ def _ratio(part: Part, pairs: Products, module: str, name: str) -> float | None:
     """The Frobenius norm of scale x B @ A over that of the layer's weight; None where one of them is no number."""
     assert part.component is not None
     weight = float(part.component.weights.read(name).double().norm())
-    added = _norm(pairs.read(module))
+    product = pairs.read(module)
+    if product.up.shape[1] != product.rank:
+        return None  # halves of two ranks: that it cannot be attached is said by who tries to
+    added = _norm(product)
     return added / weight if weight > 0.0 and isfinite(added) and isfinite(weight) else None
 
 

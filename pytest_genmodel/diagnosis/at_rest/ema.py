@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
+from statistics import median
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
@@ -16,6 +18,12 @@ from pytest_genmodel.checkpoints.same_bytes import equal_spans
 from pytest_genmodel.checkpoints.weights import WeightSet
 from pytest_genmodel.diagnosis.damage import damage_finding
 from pytest_genmodel.diagnosis.finding import Finding
+
+FAR = 2.0
+"""Times the size of a matrix: weights that were drawn at random and then trained are about sqrt(2) times their size
+from where they began, and an average of them is nearer. One that runs away passes it in a few hundred steps."""
+MOST_MATRICES = 16
+"""Matrices that are looked at, spread over the model."""
 
 
 def ema_findings(
@@ -55,6 +63,37 @@ def ema_findings(
             cause="one of the two was saved in the place of the other",
             **where,
         )
+    else:
+        yield from _ran_away(raw, ema, where)
+
+
+def _ran_away(raw: Component, ema: Component, where: dict[str, Any]) -> Iterator[Finding]:
+    """An average lies between weights that training went through: none of those was so far from the last ones."""
+    names = {unwrapped(name): name for name in raw.weights.tensors}
+    both = [
+        (name, names[bare], bare)
+        for name, tensor in ema.weights.tensors.items()
+        if (bare := unwrapped(name)) in names and tensor.shape == raw.weights.tensors[names[bare]].shape
+    ]
+    matrices = [pair for pair in both if sum(size > 1 for size in ema.weights.tensors[pair[0]].shape) > 1]
+    gaps: dict[str, float] = {}
+    for name, other, bare in matrices[:: max(1, len(matrices) // MOST_MATRICES)]:
+        theirs = raw.weights.read(other).double()
+        norm = float(theirs.norm())
+        away = float((ema.weights.read(name).double() - theirs).norm())
+        if norm > 0.0 and isfinite(norm) and isfinite(away):
+            gaps[bare] = away / norm
+    if not gaps or not (middle := median(gaps.values())) > FAR:
+        return
+    worst = max(gaps, key=gaps.__getitem__)
+    yield Finding(
+        "GM323",
+        f"half of the matrices of {ema.folder.name} are farther from those of {raw.folder.name} than {middle:.3g} "
+        f"times their size (largest: {worst}, {gaps[worst]:.3g})",
+        cause="the average is moved away from the weights at each step, or belongs to another model",
+        evidence={"median": middle, "matrices": gaps},
+        **where,
+    )
 
 
 def averages_beside(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,15 @@ from pytest_genmodel.checkpoints.formats.lora_adapter import DIFFUSERS_NAME, PEF
 from pytest_genmodel.checkpoints.scripts import TRAINER_SCRIPTS
 from pytest_genmodel.checkpoints.shard_index import shard_of
 from pytest_genmodel.checkpoints.weights import WeightSet, open_weights
+from pytest_genmodel.diagnosis.difference.windows import Windows
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.diagnosis.rules import Severity
+
+_DTYPE = re.compile(r"fp16|bf16|fp32")
+"""Variants that are named after a dtype; another (`non_ema`) may hold whatever it says."""
+_LOOKED_AT = 24
+_ROUNDING, _SMALLEST = 2.0**-8, 2.0**-24
+"""What rounding to bfloat16 changes at most, relative to the norm, and the smallest step of float16."""
 
 
 def foreign_classes(checkpoint: Checkpoint) -> Iterator[Finding]:
@@ -67,15 +75,53 @@ def second_sets(component: Component) -> Iterator[Finding]:
         )
 
 
+def other_variants(component: Component) -> Iterator[Finding]:
+    """A variant in another dtype (`.fp16.`) beside the weights, that is not these weights rounded."""
+    read = component.file_sets[0] if component.file_sets else None
+    if read is None or read.variant is not None:
+        return
+    for other in component.file_sets[1:]:
+        if other.variant is None or not _DTYPE.fullmatch(other.variant) or _is_rounded(other, component):
+            continue
+        yield Finding(
+            "GM105",
+            f"{other.name} holds other weights than {read.name}: "
+            f"who asks for the variant {other.variant} gets another model",
+            component=component.name,
+            location=other.name,
+            severity=Severity.WARNING,
+            cause="the weights were saved again, and the variant is still that of the save before (or the base's)",
+            evidence={"read": read.name, "variant": other.variant},
+        )
+
+
+def _is_rounded(other: FileSet, component: Component) -> bool:
+    """Whether a few stretches of a few tensors are ours, as far as either dtype holds them; unreadable ones are not
+    spoken of here."""
+    try:
+        ours, theirs = component.weights, open_weights(other.files)
+        names = [name for name in ours.tensors if name in theirs.tensors]
+        with Windows(ours) as left, Windows(theirs) as right:
+            for name in names[:: max(1, len(names) // _LOOKED_AT)]:
+                if ours.tensors[name].shape != theirs.tensors[name].shape:
+                    return False
+                a, b = left.glance(name), right.glance(name)
+                if float((a - b).norm()) > _ROUNDING * float(a.norm()) + _SMALLEST * len(a):
+                    return False
+    except DamagedFileError:
+        return True
+    return True
+
+
 def _is_the_same(stale: FileSet, component: Component) -> bool:
     """Whether a set that is passed over says what the one that is read says; it is read to the end for that."""
     try:
-        return _hold_the_same(open_weights(stale.files), component.weights)
+        return hold_the_same(open_weights(stale.files), component.weights)
     except DamagedFileError:
         return False
 
 
-def _hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
+def hold_the_same(ours: WeightSet, theirs: WeightSet) -> bool:
     """Whether each tensor of either is in the other: under its name, or, where it is tied, under another."""
     shared = ours.tensors.keys() & theirs.tensors.keys()
     if not shared or any(

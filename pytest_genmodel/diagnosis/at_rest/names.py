@@ -21,6 +21,8 @@ _PREFIXES_OF = {
 _KIN = {"unet": "transformer", "transformer_2": "transformer", "text_encoder_2": "text_encoder"}
 _TIED = ("shared.weight", "encoder.embed_tokens.weight")
 """The two names of the token embedding in T5 and its kin."""
+_STATE = re.compile(r"\.(SCB|weight\.(absmax|quant_map|nested_absmax|quant_state\.bitsandbytes__\w+))$")
+"""What bitsandbytes stores beside integers of 8 bits (SCB: the largest value of each row), and of 4."""
 _SCALE = re.compile(r"(^|[._])(scale_weight|weight_scale|scale_input|input_scale|scaled_fp8)$")
 
 
@@ -166,7 +168,8 @@ def different_ties(part: Part) -> Iterator[Finding]:
 
 
 def scaled_8bit(part: Part) -> Iterator[Finding]:
-    """float8 weights with their scales beside them, which a plain loader does not apply."""
+    """float8 weights with their scales beside them, which a plain loader does not apply; integers of bitsandbytes."""
+    yield from _bitsandbytes(part)
     stored = part.weights.tensors
     eight = [name for name, tensor in stored.items() if tensor.dtype.startswith("F8")]
     scales = [name for name in stored if _SCALE.search(name)]
@@ -181,4 +184,28 @@ def scaled_8bit(part: Part) -> Iterator[Finding]:
             after=f"; the scales are {scales[0]} and {len(scales) - 1} more" if len(scales) > 1 else "",
             component=part.name or None,
             evidence={"scales": scales[:4]},
+        )
+
+
+def _bitsandbytes(part: Part) -> Iterator[Finding]:
+    """Integers of 8 or 4 bits that no configuration speaks of: who loads them takes each for a weight."""
+    stored = part.weights.tensors
+    state = [name for name in stored if _STATE.search(name)]
+    spoken_of = part.component is not None and part.component.config.get("quantization_config")
+    if not state or spoken_of:
+        return
+    layers = {_STATE.sub("", name) for name in state}
+    names = [n for n in stored if n.removesuffix(".weight") in layers and stored[n].dtype in ("I8", "U8")]
+    if names:
+        part.told.update((*names, *state))
+        yield finding_of(
+            "GM212",
+            names,
+            "are integers of bitsandbytes, and the configuration does not say so",
+            of=len(stored),
+            noun="stored tensors",
+            after=f"; {state[0]} belongs to them",
+            component=part.name or None,
+            cause="the configuration was written without its quantization_config, which tells a loader what they are",
+            evidence={"state": state[:4]},
         )

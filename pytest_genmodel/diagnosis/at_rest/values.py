@@ -20,6 +20,8 @@ MANY_VALUES = 4096
 _EMBEDDING = re.compile(r"(^|\.)(shared|embed_tokens|token_embedding|word_embeddings|wte)\.weight$")
 _MASK = re.compile(r"mask", re.IGNORECASE)
 _NORM = re.compile(r"norm|(^|[._])ln[._\d]|layernorm", re.IGNORECASE)
+_HOLES = 0.25
+"""Share of exact zeros that no initialisation and no training leaves in a matrix of floating-point numbers."""
 _CUT_OFF = 3
 """This many zero tensors at the end of a file are no coincidence."""
 
@@ -52,8 +54,8 @@ def not_finite(part: Part) -> Iterator[Finding]:
 def zeros(part: Part) -> Iterator[Finding]:
     """Matrices of zeros. A bias, a scale, or any other vector may be zero.
 
-    An embedding of zeros, zeros at the end of a file (a copy that was broken off), and a file most of whose
-    matrices are zero are errors; another matrix is a warning, as some are made so and not yet trained.
+    An embedding of zeros, zeros at the end of a file (a copy that was broken off), in an encoder, and a file most of
+    whose matrices are zero are errors; another matrix is a warning, as some are made so and not yet trained.
     """
     matrices = [n for n in part.statistics if _counts(part, n)]
     empty = [name for name in matrices if _is_zero(part.statistics[name])]
@@ -63,6 +65,9 @@ def zeros(part: Part) -> Iterator[Finding]:
     embeddings = [name for name in empty if _EMBEDDING.search(name)]
     tail = _zero_tail(part)
     most = 2 * len(empty) > len(matrices)
+    encoder = part.name.startswith(
+        ("text_encoder", "image_encoder")
+    )  # published whole: nothing starts at zero there
     cause = None
     if len(tail) >= _CUT_OFF and set(tail) & set(empty):
         cause = f"the last {len(tail)} tensors of the file are zero: a download or copy was broken off"
@@ -75,10 +80,29 @@ def zeros(part: Part) -> Iterator[Finding]:
         of=len(matrices),
         noun="matrices",
         component=part.name or None,
-        severity=Severity.ERROR if cause or most else None,
+        severity=Severity.ERROR if cause or most or encoder else None,
         cause=cause,
         evidence={"zero_tensors_at_the_end": len(tail)},
     )
+
+
+def holes(part: Part) -> Iterator[Finding]:
+    """Exact zeros scattered over most matrices: a trained matrix has next to none."""
+    matrices = [n for n, f in part.statistics.items() if _counts(part, n) and f.numel >= ENOUGH_VALUES]
+    pierced = {
+        n: share for n in matrices if (share := part.statistics[n].zeros / part.statistics[n].numel) >= _HOLES
+    }
+    if len(pierced) >= _CUT_OFF and 2 * len(pierced) > len(matrices):
+        part.told.update(pierced)
+        yield finding_of(
+            "GM330",
+            list(pierced),
+            f"have zeros in {100 * min(pierced.values()):.0f} % of their places or more",
+            of=len(matrices),
+            noun="matrices",
+            component=part.name or None,
+            evidence={"least_share": min(pierced.values())},
+        )
 
 
 def constants(part: Part) -> Iterator[Finding]:

@@ -121,10 +121,10 @@ def shows_there(cause: Group, effect: Group, case: Case) -> bool:
 
 FILES = r"GM10[1-59]"
 LOST = r"GM201|GM203|GM205|GM208|GM21[01]"
-AT_REST = r"GM10[1-579]|GM20\d|GM21[0-2]|GM30[13-9]|GM31[2-7]|GM80\d|GM40\d|GM43\d|GM412"
+AT_REST = r"GM10[1-579]|GM20\d|GM21[0-2]|GM30[13-9]|GM31[2-9]|GM32\d|GM33[0-3]|GM8[01]\d|GM40\d|GM43\d|GM412"
 NOT_FINITE = r"GM304|GM313|GM504"
 UNSTEADY = r"GM50[1-3]"
-LIBRARY = r"GM41[01]|GM9[34]\d"
+LIBRARY = r"GM41[01]|GM9[347]\d"
 
 RELATIONS = (
     # files
@@ -170,13 +170,15 @@ RELATIONS = (
         r"GM304", r"GM305", same_component, "one narrower dtype rounds some values and makes Inf of others"
     ),
     Relation(
-        r"GM30[45789]|GM31[3-7]",
-        r"GM30[15789]|GM31[3-7]",
+        r"GM30[45789]|GM31[3-9]|GM32[0135-9]",
+        r"GM30[15789]|GM31[3-9]|GM32[0-35-9]",
         same_component,
         "it is about the same tensors",
         (same_place,),
     ),
     Relation(r"GM30[1-9]|GM31\d", r"GM106", same_place, "it lies beside the weights"),
+    Relation(r"GM810", r"GM106|GM30[16]", anywhere, "it is the LoRA that lies beside, merged"),
+    Relation(r"GM327", r"GM321", same_component, "bits read otherwise lie on few levels"),
     Relation(
         r"GM80[346]", r"GM30[15]|GM31[67]", same_component, "merged at another strength it moves the weights"
     ),
@@ -211,17 +213,19 @@ RELATIONS = (
     Relation(AT_REST, r"GM95[0-3]", uses_it, "the samples part where it is used"),
     Relation(r"GM95[0-4]", r"GM90\d|GM92\d|GM96\d|GM021", anywhere, "the samples part there"),
     # checks against a definition
-    Relation(AT_REST, r"GM93[014-9]|GM94\d", carried, "it is computed with what is damaged"),
+    Relation(AT_REST, r"GM93[014-9]|GM9[47]\d", carried, "it is computed with what is damaged"),
     Relation(r"GM93[23]", r"GM93[23]", other_component, "it is the same kernel in another place"),
-    Relation(r"GM93[0-3]", r"GM41[01]|GM93[4-9]|GM94\d|GM91\d", anywhere, "it is computed with this"),
+    Relation(r"GM93[0-3]", r"GM41[01]|GM93[4-9]|GM9[47]\d|GM91\d", anywhere, "it is computed with this"),
+    Relation(r"GM97[123]", r"GM503", anywhere, "the samples begin with this noise"),
+    Relation(r"GM97[046]", r"GM91[01]", anywhere, "it is how the condition reaches the denoiser"),
     # what spreads
     Relation(
         NOT_FINITE,
-        r"GM50[1-9]|GM60\d|GM61\d|GM70[258]|GM73\d|GM82\d|GM90\d|GM91\d|GM93\d|GM94\d|GM95\d|trained GM9\d\d",
+        r"GM50[1-9]|GM60\d|GM61\d|GM70[258]|GM73\d|GM82\d|GM90\d|GM91\d|GM9[3-57]\d|trained GM9\d\d",
         carried,
         "NaN and Inf spread to whatever is computed with them",
     ),
-    Relation(LIBRARY, r"GM50[16]|GM61[0-8]", anywhere, "what a call leaves behind changes the next one"),
+    Relation(LIBRARY, r"GM50[16]|GM61\d", anywhere, "what a call leaves behind changes the next one"),
     Relation(
         LOST,
         r"GM50[1-36-9]|GM604|GM61\d|GM705|GM82\d",
@@ -254,7 +258,7 @@ RELATIONS = (
     # training
     Relation(
         r"GM71[014]",
-        r"GM70[3-79]|GM72\d|GM73\d|GM74\d|trained .*",
+        r"GM70[3-79]|GM719|GM72\d|GM73\d|GM74\d|trained .*",
         anywhere,
         "the trainer left no such result",
     ),
@@ -273,6 +277,8 @@ RELATIONS = (
         "the weights are others after training",
     ),
     Relation(r"GM740|GM741", r"GM74[1-3]", anywhere, "the ladder does not begin where it should"),
+    Relation(r"GM717", r"GM72[0-3]", anywhere, "gradients that stay from step to step are in no saved state"),
+    Relation(r"GM718", r"GM72[0-4]", anywhere, "one of several models is saved, and each goes on from it"),
     Relation(r"GM721|GM72[2-4]", r"GM720", anywhere, "a run that goes on from another state ends elsewhere"),
     Relation(r"GM721|GM724", r"GM722|GM723", anywhere, "the state of the run was not found"),
     Relation(r"GM725", r"GM72[67]", anywhere, "an average that is not updated is not where it should be"),

@@ -42,14 +42,14 @@ STAGES = (
     Stage("files", r"GM10[1-69]|GM11\d", Nature.AT_REST, "the files"),
     Stage("names", r"GM20[1-8]|GM21\d", Nature.AT_REST, "the names and shapes of the stored tensors"),
     Stage("ties", r"GM209", Nature.AT_REST, "the tied tensors"),
-    Stage("weights", r"GM30[1245678]|GM3[12]\d|GM43[16]", Nature.AT_REST, "the weights"),
+    Stage("weights", r"GM30[1245678]|GM3[123]\d|GM43[16]", Nature.AT_REST, "the weights"),
     Stage("initial values", r"GM309", Nature.AT_REST, "the weights"),
-    Stage("adapter", r"GM80\d", Nature.AT_REST, "the adapter"),
+    Stage("adapter", r"GM8[01]\d", Nature.AT_REST, "the adapter"),
     Stage("configuration", r"GM40[14]|GM43[02-57-9]", Nature.AT_REST, "the configuration"),
     Stage("schedule", r"GM402|GM412", Nature.AT_REST, "the schedule"),
     Stage("tokenizer", r"GM107|GM403", Nature.AT_REST, "the tokenizer"),
     Stage("loading", r"GM108|GM303", Nature.AT_REST, "the loading"),
-    Stage("library", r"GM41[01]|GM9[34]\d", Nature.ALONE, "the installed library", _FILES),
+    Stage("library", r"GM41[01]|GM9[347]\d", Nature.ALONE, "the installed library", _FILES),
     Stage("determinism", r"GM50[1-3]", Nature.ALONE, "what draws random numbers in the run", _FILES),
     Stage("round trip", r"GM60\d", Nature.ALONE, "saving and loading", _FILES),
     Stage("divergence", r"GM95\d|GM96\d", Nature.COMPARED, "where the samples part", _EQUAL),
@@ -65,7 +65,9 @@ STAGES = (
 )
 """The nearest to the root first. What a finding of an early stage leaves behind is seen in the later ones."""
 
-MARKS = re.compile(r"GM30[79]|GM308|GM310|GM31[2367]|GM32[12]|GM80[2-57-9]|GM106|GM110|GM404|GM432")
+MARKS = re.compile(
+    r"GM30[79]|GM308|GM310|GM31[2367]|GM32[123]|GM33[03]|GM80[2-57-9]|GM810|GM106|GM110|GM404|GM43[27]"
+)
 """Marks that a fault leaves and that something meant may leave too: read exactly, and no proof of a fault."""
 
 TRAINED = frozenset(

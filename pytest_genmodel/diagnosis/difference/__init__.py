@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import is_adapter_name
-from pytest_genmodel.checkpoints.weights import WeightSet, torch_dtype
+from pytest_genmodel.checkpoints.weights import torch_dtype
 from pytest_genmodel.diagnosis.at_rest.fused import fused_copies
 from pytest_genmodel.diagnosis.change import Change
 from pytest_genmodel.diagnosis.difference.arithmetic import arithmetic_findings, computed
+from pytest_genmodel.diagnosis.difference.dealt import dealt, dealt_findings
 from pytest_genmodel.diagnosis.difference.drift import (
     MOST_GROUPS,
     Drift,
@@ -25,6 +26,7 @@ from pytest_genmodel.diagnosis.difference.drift import (
     one_factor,
     relative_changes,
 )
+from pytest_genmodel.diagnosis.difference.misread import misread, misread_findings
 from pytest_genmodel.diagnosis.difference.order import order_findings, reordered
 from pytest_genmodel.diagnosis.difference.rearranged import (
     SUSPICIOUS,
@@ -33,6 +35,10 @@ from pytest_genmodel.diagnosis.difference.rearranged import (
     shift_finding,
     shifted,
 )
+from pytest_genmodel.diagnosis.difference.recast import recast, recast_finding
+from pytest_genmodel.diagnosis.difference.rows import rows_finding, untrained_rows
+from pytest_genmodel.diagnosis.difference.torn import old_shards, shards_finding, stretch, stretch_finding
+from pytest_genmodel.diagnosis.difference.whole import factor_finding, unlike, unlike_finding, whole_factor
 from pytest_genmodel.diagnosis.finding import Finding, finding_of, name_evidence
 from pytest_genmodel.diagnosis.limit import beyond_tolerance, rounding_to
 from pytest_genmodel.diagnosis.rules import Severity
@@ -76,8 +82,8 @@ def difference_findings(name: str, difference: WeightDifference, change: Change)
         yield finding
     if rest := [tensor for tensor in difference.worst_first() if tensor not in told]:
         yield _changed(component, difference, rest, told, change)
-    if recast := _recast(difference):
-        yield _recast_finding(component, difference, recast)
+    if names := recast(difference):
+        yield recast_finding(component, difference, names)
 
 
 def _one_side(component: str | None, difference: WeightDifference) -> Iterator[Finding]:
@@ -139,6 +145,11 @@ def _marks(name: str, difference: WeightDifference, change: Change) -> Iterator[
     """Faults that explain many changed tensors at once, each with the tensors that it explains."""
     if not difference.changed:
         return  # the same: nothing is worth importing torch for
+    if difference.glances is None and (torn := stretch(difference)):
+        yield stretch_finding(name, torn, difference.compared), list(difference.changed)
+        return
+    if change is not Change.FORBIDDEN and (old := old_shards(difference)):
+        yield shards_finding(name, old, difference.compared), []
     changes = relative_changes(difference)
     suspects = sorted((t for t, gap in changes.items() if gap >= SUSPICIOUS), key=lambda t: -changes[t])
     suspects = [tensor for tensor in suspects if _same_shape(difference.changed[tensor])]
@@ -152,14 +163,30 @@ def _marks(name: str, difference: WeightDifference, change: Change) -> Iterator[
     if names:
         told.update(names)
         yield shift_finding(name, shift, names, difference.compared), names
+    if not told and (whole := whole_factor(difference)):
+        told.update(whole[1])
+        yield factor_finding(name, *whole, difference.compared), whole[1]
+    if mixed := dealt(difference, [tensor for tensor in suspects if tensor not in told]):
+        told.update(tensor for one in mixed for tensor in one.names)
+        yield from dealt_findings(name, mixed, difference.compared)
     if orders := reordered(difference, [tensor for tensor in suspects if tensor not in told]):
         told.update(one.name for one in orders)
         for finding in order_findings(name, orders, difference.compared):
             yield finding, list(finding.evidence["tensors"])
+    if bits := misread(difference, [tensor for tensor in suspects if tensor not in told]):
+        told.update(one.name for one in bits)
+        yield from misread_findings(name, bits, difference.compared)
     if anew := [tensor for tensor in made_anew(difference) if tensor not in told]:
         told.update(anew)
         yield _made_anew(name, difference, anew, change), anew
     left = [tensor for tensor in difference.changed if tensor not in told]
+    if change is not Change.FORBIDDEN and (part := untrained_rows(difference)):
+        told.update(part[1])
+        yield rows_finding(name, *part, difference.compared), part[1]
+        left = [tensor for tensor in left if tensor not in told]
+    if change is not Change.FORBIDDEN and (other := unlike(difference, left)):
+        yield unlike_finding(name, other, left, difference.compared, change), left
+        return
     if factor := one_factor(difference, left):
         told.update(factor[1])
         yield _one_factor(name, difference, *factor, change), factor[1]
@@ -294,39 +321,6 @@ def how_far(comparison: Comparison) -> str:
 
 def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
-
-
-def _recast(difference: WeightDifference) -> list[str]:
-    """Tensors of the same numbers in another dtype."""
-    return [
-        name
-        for name, (one, other) in difference.counterparts.items()
-        if _dtype(difference.ours, one) != _dtype(difference.theirs, other)
-        and name not in difference.changed
-        and name not in difference.rounded
-    ]
-
-
-def _dtype(weights: WeightSet, name: str) -> str:
-    return weights.tensors[name].dtype
-
-
-def _recast_finding(component: str | None, difference: WeightDifference, names: list[str]) -> Finding:
-    """Say from which dtype to which the equal tensors `names` were cast."""
-    casts: dict[str, int] = {}
-    for name in names:
-        one, other = difference.counterparts[name]
-        cast = f"{_dtype(difference.theirs, other)} to {_dtype(difference.ours, one)}"
-        casts[cast] = casts.get(cast, 0) + 1
-    return finding_of(
-        "GM213",
-        names,
-        "are equal and stored in another dtype",
-        of=difference.compared,
-        after=f"; {', '.join(f'{count} {cast}' for cast, count in casts.items())}",
-        component=component,
-        evidence={"casts": casts},
-    )
 
 
 def numbers(difference: WeightDifference) -> dict[str, Any]:

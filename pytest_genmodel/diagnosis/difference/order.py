@@ -55,6 +55,11 @@ class _Found:
     rows: torch.Tensor | None = None
 
 
+def kind_of(name: str) -> str:
+    """The name with its block numbers taken out."""
+    return _NUMBER.sub("*", name)
+
+
 def reordered(difference: WeightDifference, suspects: list[str]) -> list[Reordered]:
     """Find tensors that are the reference's in another order, exactly or trained on since.
 
@@ -67,7 +72,7 @@ def reordered(difference: WeightDifference, suspects: list[str]) -> list[Reorder
     kinds: dict[str, list[str]] = {}
     for name in suspects:
         if (difference.changed[name].relative_difference or 0.0) >= LEAST:
-            kinds.setdefault(_NUMBER.sub("*", name), []).append(name)
+            kinds.setdefault(kind_of(name), []).append(name)
     matrices = [kind for kind, names in kinds.items() if _dimensions(difference, names[0]) > 1]
     found: list[Reordered] = []
     of_weight: dict[str, _Found] = {}
@@ -143,9 +148,11 @@ def _orders(ours: torch.Tensor, theirs: torch.Tensor) -> Iterator[_Found]:
         for other in range(one + 1, len(shape)):
             if shape[one] == shape[other] > 1:
                 yield _exchanged(one, other)
+    if len(shape) > 1:
+        yield from _written_along(shape)
     for axis, noun in ((0, "rows"), (1, "columns")):
         a, b = (tensor.movedim(axis, 0).flatten(1) for tensor in (ours, theirs))
-        for places in (*_by_parts(a, b), _matching(a, b)):
+        for places in (*_by_parts(a, b), best_rows(a, b)):
             if places is None:
                 continue
             what, cause = _described(places, noun)
@@ -160,11 +167,28 @@ def _exchanged(one: int, other: int) -> _Found:
     return _Found(f"axes {one} and {other} are exchanged", _AXES, lambda tensor: tensor.transpose(one, other))
 
 
+def _written_along(shape: torch.Size) -> Iterator[_Found]:
+    """Layouts of other libraries, whose values were read as if they stood in ours.
+
+    All axes in reverse (GGUF, Fortran), channels last (MLX), kernels first (TensorFlow).
+    """
+    axes = tuple(range(len(shape)))
+    layouts = dict.fromkeys((axes[::-1], (axes[0], *axes[2:], axes[1]), (*axes[2:], axes[1], axes[0])))
+    for layout in layouts:
+        moved = tuple(shape[axis] for axis in layout)
+        if layout != axes and moved != tuple(shape) and sum(size > 1 for size in shape) > 1:
+            yield _Found(
+                f"they were written with the axes in the order {', '.join(map(str, layout))} and read without it",
+                _AXES,
+                lambda tensor, layout=layout: tensor.permute(layout).reshape(tensor.shape),  # type: ignore[misc]
+            )
+
+
 def _taken(axis: int, places: torch.Tensor) -> Order:
     return lambda tensor: tensor.index_select(axis, places)
 
 
-def _matching(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
+def best_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor | None:
     """For each row of `a` the row of `b` that is most like it; None where each is its own, or rows are too short."""
     import torch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ _ALIKE, _AHEAD = 0.9, 0.4
 """Correlation with another tensor's content that counts as a find, and by how much it must beat its own."""
 _ENOUGH, _AT_LEAST = 64, 8
 """Values a correlation needs, and those that equality needs."""
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _SHIFTED = 0.3
 _WINDOW = 64
 _TRIES = 3
@@ -66,6 +69,8 @@ def moved_content(difference: WeightDifference, suspects: list[str]) -> list[Mov
                 a = torch.stack([ours.glance(difference.counterparts[name][0]) for name in names])
                 b = torch.stack([theirs.glance(difference.counterparts[name][1]) for name in others])
             found += _best(names, others, a, b)
+            if shape and math.prod(shape) < _ENOUGH and difference.glances is None:
+                found += _short(difference, names, others, ours, theirs, {one.name for one in found})
     # A tied tensor is compared under each of its names: that ours is the one name and theirs the other is no move.
     stored = {name: ours for name, (ours, _) in difference.counterparts.items()}
     return [moved for moved in found if stored[moved.name] != stored[moved.origin]]
@@ -88,6 +93,45 @@ def _best(names: list[str], others: list[str], a: torch.Tensor, b: torch.Tensor)
         equal = torch.equal(a[row], b[best]) and bool(a[row].std() > 0)
         if equal or (count >= _ENOUGH and value >= _ALIKE and value - mine >= _AHEAD):
             yield Moved(name, others[best], 1.0 if equal else value)
+
+
+def _short(
+    difference: WeightDifference,
+    names: list[str],
+    others: list[str],
+    ours: Windows,
+    theirs: Windows,
+    told: set[str],
+) -> Iterator[Moved]:
+    """Tensors too short to be known each by itself (norms of queries and keys): those of all blocks together.
+
+    A kind of tensor (its name with the block numbers taken out) is compared with the other kinds that the same blocks
+    have.
+    """
+    import torch
+
+    kinds: dict[str, dict[str, str]] = {}
+    for name in others:
+        kinds.setdefault(_NUMBER.sub("*", name), {})[" ".join(_NUMBER.findall(name))] = name
+    wanted = {_NUMBER.sub("*", name) for name in names if name not in told}
+    for blocks in {tuple(kinds[kind]) for kind in wanted}:
+        alike = [kind for kind, members in kinds.items() if tuple(members) == blocks]
+        if len(alike) < 2 or len(blocks) < 2:
+            continue
+        mine = [kind for kind in alike if kind in wanted]
+        stored = difference.counterparts
+        a, b = (
+            torch.stack(
+                [
+                    torch.cat([side.glance(stored[kinds[kind][block]][place]) for block in blocks])
+                    for kind in which
+                ]
+            )
+            for side, which, place in ((ours, mine, 0), (theirs, alike, 1))
+        )
+        for one in _best(mine, alike, a, b):
+            for block in blocks:
+                yield Moved(kinds[one.name][block], kinds[one.origin][block], one.likeness)
 
 
 def _normed(rows: torch.Tensor) -> torch.Tensor:

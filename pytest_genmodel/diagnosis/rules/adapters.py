@@ -108,7 +108,8 @@ RULES = (
         "GM809",
         "adapter out of proportion",
         "What the adapter adds to its layers is larger than the weights that stand there, or too small for any "
-        "number to hold. A trained LoRA adds a few hundredths of them.",
+        "number to hold. A trained LoRA adds a few hundredths of them. Or its alpha is more times the rank than any "
+        "trainer writes, or below zero, and a loader applies it as it stands.",
         "Look at the largest value of each saved step: an average that is moved the wrong way grows at every one. "
         "Check alpha / rank.",
         Severity.WARNING,
@@ -118,6 +119,32 @@ RULES = (
         ),
         example="step 1500  max |weight| 1.1e4\n"
         "step 1750  max |weight| 1.3e5        # grows twelvefold, the loss looks well",
+    ),
+    Rule(
+        "GM810",
+        "adapter beside the model that it is merged into",
+        "The denoiser is the reference's plus what the LoRA beside it adds. Whoever attaches the LoRA as well has it "
+        "twice: colours burn out, motion breaks. Where it was merged several times already, no use is right.",
+        "Ship the merged model or the LoRA, not both. Merge into the base, never into what a save has merged before.",
+        Severity.WARNING,
+        seen_in=(
+            "https://github.com/unslothai/unsloth/issues/289",
+            "https://github.com/huggingface/diffusers/pull/4473",
+        ),
+        example="pipe.load_lora_weights(path)\n"
+        "pipe.fuse_lora()\n"
+        "pipe.save_pretrained(out)                    # merged\n"
+        "pipe.save_lora_weights(out, factors)         # and beside it",
+    ),
+    Rule(
+        "GM811",
+        "factors of one layer in several",
+        "Several layers have the same trained up factors, bit for bit. Training gives no two layers the same: the "
+        "saver wrote one layer under the names of others.",
+        "Look at the loop that collects the factors: a name or a tensor that it keeps from its first turn.",
+        example='>>> one = factors["blocks.0.attn1.to_q.lora_B.weight"]\n'
+        '>>> (one == factors["blocks.1.attn1.to_q.lora_B.weight"]).all()\n'
+        "tensor(True)",
     ),
     Rule(
         "GM820",

@@ -50,8 +50,9 @@ RULES = (
     ),
     Rule(
         "GM614",
-        "moving to another dtype changes weights",
-        "A tensor is not its own value after a change of dtype that loses nothing, or not its own value rounded.",
+        "moving changes weights",
+        "A tensor is not its own value after a change of device, or of dtype where that loses nothing, or not its "
+        "own value rounded.",
         "Look for tensors that are rebuilt on `.to()`, and for a cast through a narrower dtype.",
         example="before = model.table.clone()\n"
         "model.to(torch.float32).to(model_dtype)          # loses nothing\n"
@@ -96,5 +97,18 @@ RULES = (
         "    hidden = checkpoint(block, hidden, text)     # no rotary tables\n"
         "else:\n"
         "    hidden = block(hidden, text, rotary)",
+    ),
+    Rule(
+        "GM619",
+        "stored in 8 bits, computed with something else",
+        "With layerwise casting the denoiser does not compute what its rounded weights say: a layer works in the "
+        "dtype in which it is stored, or its input goes through that dtype.",
+        "Leave norms, embeddings and adapters out (`skip_modules_pattern`), and see that inputs keep the dtype of "
+        "the computation.",
+        seen_in=("https://github.com/huggingface/diffusers/pull/10685",),
+        example="model.enable_layerwise_casting(\n"
+        "    storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16\n"
+        ")\n"
+        "lora_A(x.to(lora_A.weight.dtype))                # x in 8 bits",
     ),
 )

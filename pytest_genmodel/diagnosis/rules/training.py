@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_genmodel.diagnosis.rules.rule import Rule
+from pytest_genmodel.diagnosis.rules.rule import Rule, Severity
 
 RULES = (
     Rule(
@@ -155,6 +155,40 @@ RULES = (
         "optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)",
     ),
     Rule(
+        "GM717",
+        "gradients of an earlier step are used",
+        "A step was taken with gradients that an earlier step had used already: nothing cleared them, or no backward "
+        "pass lies between the two. The model learns at another rate, and from another batch, than is asked for.",
+        "Call zero_grad() once behind each step, and step() once behind each backward pass: with a GradScaler, "
+        "scaler.step(optimizer) is the step.",
+        example="scaler.step(optimizer)\n"
+        "scaler.update()\n"
+        "optimizer.step()                 # once more, with the same gradients\n"
+        "optimizer.zero_grad()",
+    ),
+    Rule(
+        "GM718",
+        "processes trained apart",
+        "The processes of one run hold the same model, and do not keep it the same: each steps with gradients of its "
+        "own. One of them is saved, and has seen its own share of the data alone.",
+        "Call the wrapped model in the loop, not its module; put adapters on before it is wrapped; let all processes "
+        "start from the same seed.",
+        example="model = DistributedDataParallel(transformer)\n"
+        "loss = loss_of(model.module(noisy))    # not the wrapper: nothing is averaged",
+    ),
+    Rule(
+        "GM719",
+        "trained and not saved",
+        "Parameters moved in memory, and their values are in no file that was written, though the others' are: what "
+        "was learned there is lost.",
+        "Give the save call every part that is trained: a LoRA of the text encoder, an unfrozen projection, the "
+        "second expert.",
+        seen_in=("https://github.com/cloneofsimo/lora/issues/16",),
+        example="text_encoder.add_adapter(config)\n"
+        "parameters = [*lora_of(transformer), *lora_of(text_encoder)]\n"
+        "pipe.save_lora_weights(out, transformer_lora_layers=...)   # and the other one?",
+    ),
+    Rule(
         "GM720",
         "resumed weights are others",
         "A run that went on from a saved state does not hold the weights of the run that never stopped: parameters "
@@ -245,5 +279,16 @@ RULES = (
         "Copy the average into the trained model, and save that.",
         example="ema = EMAModel(transformer.parameters())         # buffers are none\n"
         'ema.save_pretrained("transformer_ema")           # pos_embedding is lost',
+    ),
+    Rule(
+        "GM729",
+        "several processes write one file",
+        "More than one process of the run wrote tensors to the same path. They held the same values this time; two "
+        "that write at once leave a torn file, or one that mixes steps.",
+        "Save in the main process alone (accelerator.is_main_process, rank 0), with a barrier before and after.",
+        Severity.WARNING,
+        seen_in=("https://github.com/NVIDIA/apex/issues/886",),
+        example="accelerator.wait_for_everyone()\n"
+        'save_file(tensors, output / "model.safetensors")   # in every process',
     ),
 )

@@ -283,4 +283,15 @@ RULES = (
         '>>> (one == weights["blocks.1.attn1.to_q.weight"]).all()\n'
         "tensor(True)",
     ),
+    Rule(
+        "GM323",
+        "EMA ran away from the weights",
+        "The averaged copy is farther from the trained weights than these are large. An average lies between weights "
+        "that training went through, so it was moved the wrong way at each step, or is that of another model.",
+        "Look at the sign of the update: `average += (1 - decay) * (weights - average)`.",
+        Severity.WARNING,
+        seen_in=("https://github.com/ostris/ai-toolkit/issues/1034",),
+        example="gap = average - weights\n"
+        "average.add_(gap * (1 - decay))              # and not sub_: it only grows",
+    ),
 )

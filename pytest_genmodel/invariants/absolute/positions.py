@@ -40,6 +40,7 @@ def position_findings(context: Context, run: ObservedRun) -> Iterator[Finding]:
     found = [*_computed(pipeline)]  # first: a table that a model holds is what it turns its tokens by
     for name in pipeline.denoisers:
         found += _rotary(pipeline, run, name)
+    found += _of_the_text(pipeline, run)
     yield from (item for item in found if item is not None)
     yield from _embeddings(run)
     context.measure(position_tables=len(found), time_embeddings=len(run.embedded))
@@ -56,7 +57,7 @@ def _rotary(pipeline: Pipeline, run: ObservedRun, name: str) -> Iterator[Finding
         if config.get("use_rotary_positional_embeddings"):
             yield from _given(pipeline, calls[0], name, config)
         return
-    own = [seen for seen in run.rotary if seen.denoiser == name]
+    own = [seen for seen in run.rotary if seen.component == name]
     if not own and component.class_name in ROTARY:
         yield Finding(
             "GM930",
@@ -69,9 +70,11 @@ def _rotary(pipeline: Pipeline, run: ObservedRun, name: str) -> Iterator[Finding
     for seen in own[:4]:
         given = seen.arguments
         shape = _video_shape(given, latents, config)
-        if shape is None:
+        if shape is None and given.get("coords") is None:
             continue
         facts = {
+            "module": seen.module,
+            "told": calls[0].call.arguments,
             "shape": shape,
             "indices": given.get("frame_indices"),
             "scale": given.get("rope_interpolation_scale"),
@@ -83,6 +86,19 @@ def _rotary(pipeline: Pipeline, run: ObservedRun, name: str) -> Iterator[Finding
             yield finding
             if finding is not None:
                 return  # the other calls say the same
+
+
+def _of_the_text(pipeline: Pipeline, run: ObservedRun) -> Iterator[Finding | None]:
+    """LTX-2: between text encoder and transformer there are tables, too."""
+    for seen in run.rotary:
+        component = pipeline.checkpoint.components.get(seen.component)
+        length = seen.arguments.get("pos")
+        if component is None or seen.component in pipeline.denoisers or not isinstance(length, int):
+            continue
+        facts = {"module": seen.module, "length": length}
+        expected = rotary_table(component.class_name, effective_config(component), facts)
+        if expected is not None:
+            yield _compared(pipeline, seen.component, seen.module, expected, seen.cos, seen.sin)
 
 
 def _video_shape(
@@ -126,6 +142,8 @@ def _given(
 def _compared(
     pipeline: Pipeline, name: str, where: str, expected: Table, cos: torch.Tensor, sin: torch.Tensor
 ) -> Finding | None:
+    if cos.ndim == 4:  # (batch, head, token, width)
+        cos, sin = (table.transpose(1, 2).flatten(2) for table in (cos, sin))
     width = expected.cos.shape[1]
     actual = [table.double().reshape(-1, width)[-expected.length :] for table in (cos, sin)]
     if any(len(table) != expected.length for table in actual):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.errors import GenmodelError
+from pytest_genmodel.invariants.absolute.again import Again
+from pytest_genmodel.invariants.absolute.layout import channels_first, clip_of, vae_scale
 from pytest_genmodel.invariants.context import Context
 from pytest_genmodel.pipelines.conditions import TIME, conditions_of
 from pytest_genmodel.pipelines.curves import distance
@@ -32,14 +34,14 @@ RANGES = {
 }
 
 
-def told_findings(context: Context, run: ObservedRun) -> Iterator[Finding]:
+def told_findings(context: Context, run: ObservedRun, again: Again) -> Iterator[Finding]:
     """Everything between the components of a family that is known here; a generic pipeline may do as it likes."""
     if not context.candidate.family.is_known:
         context.measure(told="not judged: the pipeline is of no family that is known here")
         return
     yield from _pixels(run)
     yield from _timesteps(run)
-    yield from _guidance(context, run)
+    yield from _guidance(context, run, again)
     yield from _latents(context, run)
     yield from _further(context, run)
 
@@ -60,6 +62,9 @@ def _pixels(run: ObservedRun) -> Iterator[Finding]:
     spread = float(centred.norm() * moved.norm())
     alike = float(centred @ moved) / spread if spread > 1e-9 else 0.0
     gain = float(centred @ moved / centred.square().sum().clamp_min(1e-12))
+    if not float(x.max() - x.min()):  # an image of one colour: what is given must be of it, too
+        alike = 1.0 if float(moved.square().mean().sqrt()) < GAIN else 0.0
+        gain = 1.0
     offset = float(y.mean() - gain * x.mean())
     evidence = {"gain": gain, "offset": offset, "correlation": alike}
     cause: str | None
@@ -124,14 +129,14 @@ def _why_time(value: float, due: float) -> str | None:
     return None
 
 
-def _guidance(context: Context, run: ObservedRun) -> Iterator[Finding]:
+def _guidance(context: Context, run: ObservedRun, again: Again) -> Iterator[Finding]:
     """What the scheduler is given is the unconditional prediction, and so many times what the prompt adds."""
     import torch
 
     halves = _halves([seen for seen in run.denoised if seen.step == 0])
     if halves is None or not run.steps or run.probe.guidance <= 1:
         return
-    which = _prompted(context, run, halves)
+    which = _prompted(context, run, halves, again)
     if which is None:
         context.measure(guidance="not judged: the prompt's prediction cannot be told from the other")
         return
@@ -195,8 +200,10 @@ def _row(seen: Denoised, row: int | None) -> Mapping[str, Any]:
     return {path: value[row : row + 1] for path, value in tensors.items() if value.ndim and len(value) == 2}
 
 
-def _prompted(context: Context, run: ObservedRun, halves: tuple[Half, Half]) -> int | None:
-    """Which of the two was made with what the pipeline gives for the prompt when it does not guide."""
+def _prompted(context: Context, run: ObservedRun, halves: tuple[Half, Half], again: Again) -> int | None:
+    """Which of the two another prompt changes, or was made with what the pipeline gives when it does not guide."""
+    if sum(again.rows) == 1 and len(again.rows) == 2:
+        return again.rows.index(True)
     try:
         alone = conditions_of(context.candidate, run.probe)
     except (GenmodelError, RuntimeError, ValueError):
@@ -237,15 +244,16 @@ def _latents(context: Context, run: ObservedRun) -> Iterator[Finding]:
     if component is None or run.sample is None or not run.decoded:
         return
     config = dict(effective_config(component))
-    given = _channels_first(run.decoded)
-    last = _clip(run.sample.latents[-1], given, context.candidate.family.latent_axes)
-    if last is None or config.get("timestep_conditioning"):
+    given = channels_first(run.decoded)
+    axes = context.candidate.family.latent_axes
+    last = clip_of(run.sample.latents[-1], given, axes)
+    if last is None or len(last) != len(given) or config.get("timestep_conditioning"):
         context.measure(decoded="not judged: the latents are laid out anew before they are decoded")
         return
     frames = min(last.shape[1], given.shape[1])
     start = 1 if frames > 1 else 0  # the image's own frame may be put back before decoding
     z, d = (value[:, -frames:][:, start:].flatten(1).double() for value in (last, given))
-    gain, offset = _scale(context, config, len(z))
+    gain, offset = vae_scale(context, config, len(z))
     expected = z * gain[:, None] + offset[:, None]
     error = distance(d, expected)
     limit = 10 * STRENGTH.get(context.candidate.placement.dtype, STRENGTH["bfloat16"])
@@ -270,46 +278,6 @@ def _latents(context: Context, run: ObservedRun) -> Iterator[Finding]:
         else None,
         evidence={"ratio": ratio, "difference": error},
     )
-
-
-def _scale(context: Context, config: Mapping[str, Any], channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gain and offset of each channel from the denoiser's latents to the decoder's: z std / scaling_factor + mean."""
-    import torch
-
-    held = dict(context.candidate.diffusers.vae.named_buffers())  # LTX-Video keeps them there
-    mean, std = (
-        held.get(name) if config.get(name) is None else config[name]
-        for name in ("latents_mean", "latents_std")
-    )
-    one = torch.ones(channels, dtype=torch.float64)
-    std = one if std is None else torch.as_tensor(std, dtype=torch.float64).cpu()
-    mean = 0 * one if mean is None else torch.as_tensor(mean, dtype=torch.float64).cpu()
-    return std / float(config.get("scaling_factor") or 1.0), mean + float(config.get("shift_factor") or 0.0)
-
-
-def _channels_first(decoded: list[torch.Tensor]) -> torch.Tensor:
-    """(channel, frame, height, width) of everything that was decoded: a clip, or pictures one after another."""
-    import torch
-
-    parts = [value[0] if value.ndim == 5 else value.transpose(0, 1) for value in decoded]
-    return torch.cat(parts, 1)
-
-
-def _clip(latents: torch.Tensor, like: torch.Tensor, axes: tuple[str, ...]) -> torch.Tensor | None:
-    """The latents of a step as (channel, frame, height, width)."""
-    channels, _, high, wide = like.shape
-    if axes == ("batch", "token", "channel"):
-        if latents.shape[-1] != channels or latents.shape[1] % (high * wide):
-            return None
-        return latents[0].T.reshape(channels, -1, high, wide)
-    if latents.ndim == 5 and axes[1:3] == ("frame", "channel"):
-        latents = latents[0].transpose(0, 1)
-    elif latents.ndim == 5:
-        latents = latents[0]
-    elif latents.ndim == 4 and latents.shape[1] == channels:  # frames in place of the batch
-        latents = latents.transpose(0, 1)
-    fits = latents.ndim == 4 and (latents.shape[0], *latents.shape[2:]) == (channels, high, wide)
-    return latents if fits else None
 
 
 def _further(context: Context, run: ObservedRun) -> Iterator[Finding]:

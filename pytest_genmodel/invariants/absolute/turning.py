@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
-from pytest_genmodel.pipelines.denoiser_call import DenoiserCall, record_call
-from pytest_genmodel.pipelines.observed_run import STEPS
+from pytest_genmodel.pipelines.denoiser_call import DenoiserCall
 from pytest_genmodel.pipelines.recording import innermost
 
 if TYPE_CHECKING:
@@ -19,19 +18,12 @@ if TYPE_CHECKING:
 GIVEN = "image_rotary_emb"
 
 
-def turning_findings(context: Context) -> Iterator[Finding]:
+def turning_findings(context: Context, call: DenoiserCall) -> Iterator[Finding]:
     """The same call of the denoiser with tables that turn nothing must give another prediction."""
     pipeline = context.candidate
     name = pipeline.family.denoiser
     model = pipeline.component(name)
     parts = [part for part in innermost(model).modules() if "RotaryPosEmbed" in type(part).__name__]
-    call = record_call(
-        pipeline.diffusers,
-        pipeline.family,
-        pipeline.checkpoint,
-        context.probe.but(steps=STEPS),
-        pipeline.placement.device,
-    )
     tables = call.options.get(GIVEN)
     if tables is None and not parts:
         return

@@ -50,6 +50,28 @@ class TrainingClip:
 
 
 @dataclass(frozen=True)
+class ImageLatents:
+    """Where the image's latents stand in what the denoiser is given in its first step.
+
+    `argument` is the denoiser's. `shown` says for each of its latent frames which one of the encoded clip it must
+    hold; None where it holds no frame of it. `beside`: the latents have channels of their own, the last ones but
+    `behind`; otherwise they take the place of the noise. `power` is that of the autoencoder's scaling factor in what
+    is given: 1 where they are scaled as latents are, 0 where they are not.
+    """
+
+    shown: tuple[int | None, ...]
+    beside: bool
+    argument: str = "hidden_states"
+    behind: int = 0
+    power: int = 1
+
+    @classmethod
+    def first(cls, frames: int, **others: Any) -> ImageLatents:
+        """The image alone, in the first of so many latent frames."""
+        return cls((0, *(None,) * (frames - 1)), **others)
+
+
+@dataclass(frozen=True)
 class Contradiction:
     """Two facts of a checkpoint that no healthy model of the family has together.
 
@@ -87,6 +109,8 @@ class Family(ABC):
         denoiser reads the padding by design (CogVideoX: the states of pads are tokens like others) names none; None
         where it is not known.
     zeros_for_padding: whether zeros stand for the padding in what the denoiser is given.
+    prompt_tail: tokens of the prompt's length that the end of the pipeline's template takes: a prompt that leaves no
+        room for it loses its last words, by design.
     soft_config: keys that say for which size a model was made, and change no tensor by themselves.
     """
 
@@ -107,6 +131,7 @@ class Family(ABC):
     unread: tuple[str, ...] = ()
     masks_padding: tuple[str, ...] | None = None
     zeros_for_padding: bool = False
+    prompt_tail: int = 0
     soft_config: frozenset[str] = frozenset()
 
     def denoisers(self, present: Collection[str]) -> tuple[str, ...]:
@@ -141,6 +166,10 @@ class Family(ABC):
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """Numbers that the denoiser must be told in its first call, by the argument; the last row of a batch."""
         return {}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """Where the image's latents stand among so many latent frames; None where it is not known."""
+        return None
 
     @staticmethod
     def stored_configs(checkpoint: Checkpoint, *names: str) -> tuple[Mapping[str, Any], ...]:
@@ -236,6 +265,10 @@ class Family(ABC):
             error = (prediction.float() - (noise - latents).float()) ** 2
             losses.append((error if clean is None else error * (1 - clean.float())).mean())
         return torch.stack(losses).sum()
+
+    def training_scheduler(self, pipeline: Any) -> Any:
+        """The scheduler by which `training_loss` adds noise; the same object in each call for one pipeline."""
+        return pipeline.scheduler
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Encode a clip (frames, 3, height, width) in [0, 1] and its caption for `training_loss`."""

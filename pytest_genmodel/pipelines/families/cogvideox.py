@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.pipelines.families.base import Contradiction, Family, Geometry, Grid
+from pytest_genmodel.pipelines.families.base import Contradiction, Family, Geometry, Grid, ImageLatents
+from pytest_genmodel.pipelines.families.noising import training_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ class CogVideoX(Family):
         )
 
     def check_size(self, checkpoint: Checkpoint, *, height: int, width: int, frames: int) -> None:
-        """As `grid` has it, and the trained size where positions are learned."""
+        """As `grid` has it, and the trained size where positions are learned; 1.5 makes none that is larger."""
         super().check_size(checkpoint, height=height, width=width, frames=frames)
         config = checkpoint.components[self.denoiser].config
         trained = self.geometry(checkpoint)
@@ -80,11 +81,21 @@ class CogVideoX(Family):
                 f"the size {width}x{height} cannot be made: this checkpoint has learned positions "
                 f"for {trained.width}x{trained.height} only"
             )
+        if config.get("patch_size_t") is not None and (height > trained.height or width > trained.width):
+            raise BadInputError(
+                f"the size {width}x{height} cannot be made: this checkpoint has positions up to "
+                f"{trained.width}x{trained.height}"
+            )
 
     def own_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
         """The text's length: the call's default is that of the large models."""
         config = checkpoint.components[self.denoiser].config
         return {"max_sequence_length": config.get("max_text_seq_length", 226)}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """Beside the noise of frame 0; 1.5 divides it by the scaling factor."""
+        (vae,) = self.stored_configs(checkpoint, "vae")
+        return ImageLatents.first(frames, beside=True, power=-1 if vae.get("invert_scale_latents") else 1)
 
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """The 1.5 model takes an offset, which is always 2."""
@@ -102,7 +113,8 @@ class CogVideoX(Family):
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
-        transformer, vae, scheduler = pipeline.transformer, pipeline.vae, pipeline.scheduler
+        transformer, vae = pipeline.transformer, pipeline.vae
+        scheduler = self.training_scheduler(pipeline)
         device, dtype = transformer.device, vae.dtype
         with torch.no_grad():
             video = (clip * 2 - 1).to(device, dtype).permute(1, 0, 2, 3).unsqueeze(0)
@@ -146,6 +158,10 @@ class CogVideoX(Family):
         weight = 1 / (1 - scheduler.alphas_cumprod.to(device)[timestep].float())
         loss: torch.Tensor = (weight * (denoised.float() - latents.float()) ** 2).mean()
         return loss
+
+    def training_scheduler(self, pipeline: Any) -> Any:
+        """The pipeline's own where it serves, as in the example."""
+        return training_scheduler(pipeline.scheduler, "CogVideoXDPMScheduler")
 
     @staticmethod
     def _encode(vae: Any, video: torch.Tensor) -> torch.Tensor:

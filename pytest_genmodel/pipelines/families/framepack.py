@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Geometry, TrainingClip
+from pytest_genmodel.pipelines.families.base import Geometry, ImageLatents, TrainingClip
 from pytest_genmodel.pipelines.families.hunyuan import (
     HunyuanVideo,
     encoded,
@@ -30,6 +30,7 @@ class FramePack(HunyuanVideo):
 
     name = "hunyuan-framepack"
     title = "FramePack"
+    prompt_tail = 2
     pipeline_classes = ("HunyuanVideoFramepackPipeline",)
     image_enters = "as a latent among the clean tokens beside the noise, and as SigLIP's tokens in the text"
 
@@ -40,6 +41,10 @@ class FramePack(HunyuanVideo):
     def frames_made(self, checkpoint: Checkpoint, probe: Probe) -> int | None:
         """Whole sections, each of so many frames as its window has: no rule in what is asked for."""
         return None
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """The first of the clean frames; nothing was made before the first section."""
+        return ImageLatents.first(frames, beside=True, argument="latents_clean")
 
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """Guidance times 1,000."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents, TrainingClip
 from pytest_genmodel.pipelines.families.pictures import picture
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class HunyuanVideo(Family):
     pipeline_classes: tuple[str, ...] = ("HunyuanVideoImageToVideoPipeline",)
     guidance = 6.0
     masks_padding = ("text_encoder", "transformer")
+    prompt_tail = 8  # the answer's header of LLaVA's template: five tokens, and what is cut off around it
     unread = (  # LLaVA takes the states before CLIP's last layer, the 24th, and its norm
         "text_encoder.*vision_tower.*post_layernorm.*",
         "text_encoder.*vision_tower.*layers.23.*",
@@ -74,6 +75,12 @@ class HunyuanVideo(Family):
             return {}
         scale = self.own_arguments(checkpoint, probe).get("guidance_scale", probe.guidance)
         return {"guidance": (1000.0 * scale,)}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """Beside the noise of frame 0, before a mask of one channel, or in place of it."""
+        if self.image_stands(checkpoint) == "token_replace":
+            return ImageLatents.first(frames, beside=False)
+        return ImageLatents.first(frames, beside=True, behind=1)
 
     def image_stands(self, checkpoint: Checkpoint) -> str:
         """Where the image's latent is: `latent_concat` or `token_replace`."""
@@ -149,12 +156,17 @@ class Skyreels(HunyuanVideo):
 
     name = "hunyuan-skyreels"
     title = "SkyReels V1"
+    prompt_tail = 2
     pipeline_classes = ("HunyuanSkyreelsImageToVideoPipeline",)
     image_enters = "as a latent beside the noise, zeros after frame 0"
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
         """The size of the model's card."""
         return Geometry(height=544, width=960, frames=97)
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """Beside the noise of frame 0."""
+        return ImageLatents.first(frames, beside=True)
 
     def image_stands(self, checkpoint: Checkpoint) -> str:
         """Beside the noise, and no frame is dropped."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents
 from pytest_genmodel.pipelines.families.dropout import dropout_from
+from pytest_genmodel.pipelines.families.noising import training_scheduler
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +54,17 @@ class I2VGenXL(Family):
 
         return {"clip_skip": None} if int(transformers.__version__.partition(".")[0]) >= 5 else {}
 
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """In frame 0 of an input of their own."""
+        return ImageLatents.first(frames, beside=True, argument="image_latents")
+
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """Frames a second."""
         return {"fps": (float(FPS),)}
+
+    def training_scheduler(self, pipeline: Any) -> Any:
+        """The pipeline's own where it serves."""
+        return training_scheduler(pipeline.scheduler, "DDIMScheduler")
 
     def training_loss(
         self, pipeline: Any, clip: torch.Tensor, prompt: str, generator: torch.Generator
@@ -64,7 +73,7 @@ class I2VGenXL(Family):
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
-        unet, vae, scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
+        unet, vae, scheduler = pipeline.unet, pipeline.vae, self.training_scheduler(pipeline)
         video = (clip * 2 - 1).to(vae.device, vae.dtype)
         with torch.no_grad():
             latents = vae.encode(video).latent_dist.mode() * vae.config.scaling_factor

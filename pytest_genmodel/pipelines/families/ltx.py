@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents, TrainingClip
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,10 @@ class LTX(Family):
         stages = sum(config.get("spatio_temporal_scaling", (True, True, True, False)))
         along_time = config.get("patch_size_t", 1) * 2**stages
         return Grid(pixels=32, frames=config.get("temporal_compression_ratio") or along_time)
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """In place of the noise of frame 0."""
+        return ImageLatents.first(frames, beside=False)
 
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """How many seconds a latent frame stands for, counted from the frames that one holds."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents, TrainingClip
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,10 @@ class LTX2(Family):
     title = "LTX-2"
     pipeline_classes: tuple[str, ...] = ("LTX2ImageToVideoPipeline",)
     guidance = 3.0
+    masks_padding = (
+        "text_encoder",
+        "connectors",
+    )  # what the transformer is given has registers in place of it
     image_enters = "as the first latent frame, whose tokens have timestep 0"
     latent_axes = ("batch", "token", "channel")
     # The pipeline reads the statistics; the image branch of Gemma is there for rewriting prompts alone.
@@ -64,6 +68,14 @@ class LTX2(Family):
             "audio_guidance_rescale": 0.0,
             "image_crf": 0,
         }
+
+    def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
+        """Frames a second, by which its positions count."""
+        return {"fps": (FRAME_RATE,)}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """In place of the noise of frame 0."""
+        return ImageLatents.first(frames, beside=False)
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Tokens of the picture and behind them of a silent sound track, laid flat; the first frame stays clean."""

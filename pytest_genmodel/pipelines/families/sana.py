@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents, TrainingClip
 from pytest_genmodel.pipelines.families.call import call_parameters
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class SanaVideo(Family):
     pipeline_classes = ("SanaImageToVideoPipeline",)
     guidance = 6.0
     masks_padding = ("text_encoder", "transformer")
+    prompt_tail = 16  # the sentence about motion that the pipeline adds
     image_enters = "as the first latent frame, whose tokens have timestep 0"
 
     def geometry(self, checkpoint: Checkpoint) -> Geometry:
@@ -39,6 +40,10 @@ class SanaVideo(Family):
     def own_arguments(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, Any]:
         """The size that is asked for, not the nearest of the trained ones made and cut to it."""
         return {"use_resolution_binning": False}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """In place of the noise of frame 0."""
+        return ImageLatents.first(frames, beside=False)
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """Latents normalised as the pipeline does for the autoencoder it has; the first frame stays clean."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
-from pytest_genmodel.pipelines.families.base import Contradiction, Geometry, TrainingClip
+from pytest_genmodel.pipelines.families.base import Contradiction, Geometry, ImageLatents, TrainingClip
 from pytest_genmodel.pipelines.families.wan import LATENT_CHANNELS, Wan, encoded_prompt, encoded_video
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_genmodel.pipelines.probe import Probe
 
 
 class SkyReels(Wan):
@@ -58,6 +60,10 @@ class SkyReelsForcing(SkyReels):
                 component=self.denoiser,
                 cause="the transformer is that of a model without diffusion forcing",
             )
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """In place of the noise of frame 0."""
+        return ImageLatents.first(frames, beside=False)
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """The clip's latents; frame 0 is the image by itself, as the call encodes it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid
+from pytest_genmodel.pipelines.families.base import Family, Geometry, Grid, ImageLatents
 from pytest_genmodel.pipelines.families.pictures import picture
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ class StableVideoDiffusion(Family):
         """From 1 in the first frame to the probe's in the last, in equal steps."""
         steps = max(1, frames - 1)
         return tuple(1 + (probe.guidance - 1) * frame / steps for frame in range(frames))
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """Beside the noise of every frame, as the autoencoder gives them."""
+        return ImageLatents((0,) * frames, beside=True, argument="sample", power=0)
 
     def told(self, checkpoint: Checkpoint, probe: Probe) -> Mapping[str, tuple[float, ...]]:
         """Frames a second (the model was trained with one less), motion, and the noise on the image."""

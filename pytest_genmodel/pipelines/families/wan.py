@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.checkpoint import Checkpoint
 from pytest_genmodel.errors import BadInputError
-from pytest_genmodel.pipelines.families.base import Contradiction, Family, Geometry, Grid, TrainingClip
+from pytest_genmodel.pipelines.families.base import (
+    Contradiction,
+    Family,
+    Geometry,
+    Grid,
+    ImageLatents,
+    TrainingClip,
+)
 from pytest_genmodel.pipelines.families.pictures import picture
 
 if TYPE_CHECKING:
@@ -113,6 +120,12 @@ class Wan(Family):
         if self._config(checkpoint).get("pos_embed_seq_len") is None:
             return {}
         return {"last_image": _mirrored(probe.picture())}
+
+    def image_latents(self, checkpoint: Checkpoint, probe: Probe, frames: int) -> ImageLatents | None:
+        """The encoded clip (image, then grey) behind noise and mask; with expand_timesteps in place of frame 0."""
+        if checkpoint.pipeline_arguments.get("expand_timesteps"):
+            return ImageLatents.first(frames, beside=False)
+        return ImageLatents(tuple(range(frames)), beside=True)
 
     def encode(self, pipeline: Any, clip: torch.Tensor, prompt: str) -> TrainingClip:
         """The clip's normalised latents, and the image's condition as the pipeline itself prepares it."""

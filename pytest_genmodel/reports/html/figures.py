@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 from typing import Any
 
 from pytest_genmodel.reports.html import plots
@@ -42,15 +42,10 @@ def figures(
 
 def _of_sample(number: int, footage: Mapping[str, Any]) -> Iterator[Figure]:
     if psnr := footage.get("psnr"):
-        values = [min(_number(value), plots.EQUAL) for value in psnr]
-        least = min(range(len(values)), key=values.__getitem__)
-        equal = all(value == plots.EQUAL for value in values)
+        values = [min(float(value), plots.EQUAL) for value in psnr]
         yield Figure(
             "Likeness of each frame",
-            "Every frame is equal to the reference's."
-            if equal
-            else f"PSNR to the reference's frame, in dB; more is more alike, and {plots.EQUAL:g} stands for equal. "
-            f"Lowest: frame {least}, {values[least]:.1f} dB.",
+            _likeness(values),
             _drawn("lines", f"psnr-{number}", range(len(values)), values, "frame", "PSNR (dB)"),
             ("frame", "PSNR (dB)"),
             [(str(frame), _text(value)) for frame, value in enumerate(psnr)],
@@ -68,6 +63,21 @@ def _of_sample(number: int, footage: Mapping[str, Any]) -> Iterator[Figure]:
             ("step", "relative distance"),
             [(str(step), _text(value)) for step, value in zip(steps, latents, strict=True)],
         )
+
+
+def _likeness(values: Sequence[float]) -> str:
+    """What the PSNR of the frames, at most EQUAL each, says in words; NaN where a frame holds it."""
+    known = {frame: value for frame, value in enumerate(values) if not isnan(value)}
+    lost = len(values) - len(known)
+    if lost:
+        return f"{lost} of {len(values)} frames hold values that are no numbers."
+    least = min(known, key=known.__getitem__)
+    if known[least] == plots.EQUAL:
+        return "Every frame is equal to the reference's."
+    return (
+        f"PSNR to the reference's frame, in dB; more is more alike, and {plots.EQUAL:g} stands for equal. "
+        f"Lowest: frame {least}, {known[least]:.1f} dB."
+    )
 
 
 def _layers(number: int, components: Mapping[str, Mapping[str, Any]]) -> Iterator[Figure]:

@@ -9,6 +9,8 @@ import base64
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from pytest_genmodel.reports.frames import picture, spread
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -46,7 +48,7 @@ def pictures(ours: torch.Tensor, theirs: torch.Tensor | None, budget: int) -> di
         rows["difference"] = gap * gain
     tried: tuple[int, int] | None = None
     for side, most in SIZES:
-        shown = _spread(len(ours), most)
+        shown = spread(len(ours), most)
         width, height = _fit(ours.shape[-1], ours.shape[-2], side)
         if tried == (width * height, len(shown)):
             continue
@@ -67,29 +69,16 @@ def pictures(ours: torch.Tensor, theirs: torch.Tensor | None, budget: int) -> di
     return None
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Numbers of at most `most` of the frames, evenly spaced, the last one included."""
-    taken = min(most, count)
-    return [round(place * (count - 1) / max(1, taken - 1)) for place in range(taken)]
-
-
 def _fit(width: int, height: int, side: int) -> tuple[int, int]:
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _frame(frame: torch.Tensor, width: int, height: int) -> Image:
-    """A frame as PIL; NaN is shown as black."""
-    import torch
     from PIL import Image
 
-    values = torch.nan_to_num(frame.float()).clamp(0, 1).mul(255).round().byte()
-    if values.shape[0] == 1:
-        values = values.expand(3, -1, -1)
-    picture = Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
-    return (
-        picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BOX)
-    )
+    whole = picture(frame)
+    return whole if whole.size == (width, height) else whole.resize((width, height), Image.Resampling.BOX)
 
 
 def _sheet(frames: list[Image]) -> bytes:

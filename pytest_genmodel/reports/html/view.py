@@ -62,6 +62,7 @@ def view(document: Mapping[str, Any], footage: Mapping[str, Mapping[str, Any]]) 
         "seconds": sum(float(verdict["seconds"]) for verdict in document["verdicts"]),
         "verdicts": len(document["verdicts"]),
         "command_line": document.get("command", {}).get("line"),
+        "allowances": document.get("allowances", ()),
     }
 
 

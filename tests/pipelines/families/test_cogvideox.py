@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pytest_genmodel.errors import BadInputError
 from pytest_genmodel.pipelines import tiny
+from pytest_genmodel.pipelines.families import family_of
+from pytest_genmodel.pipelines.resolve import resolve
 from tests.editing import TRANSFORMER, drop_tensors, edit_json, edit_tensors
 from tests.pipelines.families.whole import check_build, check_suite, places
 
@@ -47,6 +50,13 @@ def test_1_5_that_multiplies_the_image_where_it_should_divide(judged, folders, c
     found = places(judged("same_config", copy, folders["cogvideox1.5-i2v"]))
 
     assert found == {("GM401", "vae", "config.json:invert_scale_latents")}
+
+
+def test_1_5_larger_than_its_positions_is_refused(folders, tmp_path):
+    checkpoint = resolve(str(folders["cogvideox1.5-i2v"]), tmp_path)
+
+    with pytest.raises(BadInputError, match="has positions up to 16x16"):
+        family_of(checkpoint).check_size(checkpoint, height=64, width=16, frames=9)
 
 
 def test_1_5_without_the_embedding_of_the_image_strength(judged, copied):

@@ -102,9 +102,12 @@ def test_the_objective_leaves_the_image_alone_and_reaches_every_parameter(name: 
     assert not [n for n, p in pipeline.transformer.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_a_schedule_without_numbers_is_said_in_one_line(judged, healthy: Path) -> None:
-    """A terminal shift over one step divides by zero in diffusers."""
-    verdict = judged("seeded_sampling", healthy, steps=1)
+@pytest.mark.parametrize(
+    "claim", ["same_config", "save_load_round_trip", "seeded_sampling", "adapter_identity"]
+)
+def test_a_schedule_without_numbers_is_said_in_one_line(judged, healthy: Path, claim: str) -> None:
+    """A terminal shift over one step divides by zero in diffusers: nothing follows for the model."""
+    verdict = judged(claim, healthy, healthy, steps=1)
 
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "has no timesteps for 1 steps (NaN)" in str(verdict.reason)
+    assert "makes no schedule of 1 step: its timesteps are NaN" in str(verdict.reason)
