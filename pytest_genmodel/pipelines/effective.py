@@ -50,17 +50,9 @@ def effective_config(component: Component) -> Mapping[str, Any]:
         return _normal({**defaults, **{key: value for key, value in stored.items() if key in defaults}})
     config_class = getattr(cls, "config_class", None)
     if config_class is None:
-        return _image_processing(cls, stored)
+        return _image_processing(component, cls, stored)
+    made = _made(component, config_class, component.config)
     with quiet():
-        try:
-            made = config_class.from_dict(dict(component.config)).to_dict()
-        except Exception as error:  # whatever a class raises for a value of another kind
-            raise DamagedFileError(
-                component.config_path or component.folder,
-                Damage.CONFIG,
-                f"{config_class.__name__} refuses it ({first_line(error)})",
-                action="Copy the configuration file from the reference.",
-            ) from error
         values = _taken(config_class, made)
     return _normal({key: value for key, value in values.items() if key not in _INERT})
 
@@ -68,15 +60,33 @@ def effective_config(component: Component) -> Mapping[str, Any]:
 _IMAGE_KEYS = ("size", "crop_size", "pad_size", "resample", "rescale_factor", "image_mean", "image_std")
 
 
-def _image_processing(cls: Any, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+def _made(component: Component, cls: Any, stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a class of transformers makes of stored values.
+
+    Raises:
+        DamagedFileError: it refuses them.
+    """
+    with quiet():
+        try:
+            values: Mapping[str, Any] = cls.from_dict(dict(stored)).to_dict()
+        except Exception as error:  # whatever a class raises for a value of another kind
+            raise DamagedFileError(
+                component.config_path or component.folder,
+                Damage.CONFIG,
+                f"{cls.__name__} refuses it ({first_line(error)})",
+                action="Copy the configuration file from the reference.",
+            ) from error
+    return values
+
+
+def _image_processing(component: Component, cls: Any, stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an image processor does with a picture; {} for a class that is none.
 
     Older spellings (a number for a size) and the classes for one library or another come to the same values.
     """
     if not hasattr(cls, "preprocess"):
         return {}
-    with quiet():
-        values = cls.from_dict(dict(stored)).to_dict()
+    values = _made(component, cls, stored)
     return _normal(
         {key: value for key, value in values.items() if key.startswith("do_") or key in _IMAGE_KEYS}
     )

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pytest_genmodel.checkpoints.checkpoint import INDEX, Checkpoint
@@ -54,16 +55,21 @@ _Taken = tuple[Collection[str], Any]
 def unusable_value(checkpoint: Checkpoint) -> DamagedFileError | None:
     """Give the first value of another kind than its class takes, as the error that names file and key; None without.
 
-    To be asked once something has failed: a class may take more than its signature says.
+    To be asked once something has failed: a class may take more than its signature says. A null that the signature
+    allows, where the default is a value, comes last: code that works with the value seldom asks for it.
     """
-    found = [odd for part in checkpoint.components.values() if (odd := unusable_in(part)) is not None]
-    with suppress(GenmodelError):
-        cls = class_named("diffusers", str(checkpoint.pipeline_class))
-        found += _odd(checkpoint.root / INDEX, checkpoint.pipeline_arguments, _arguments(cls))
-    return found[0] if found else None
+    for nulls in (False, True):
+        for part in checkpoint.components.values():
+            if odd := unusable_in(part, nulls=nulls):
+                return odd
+        with suppress(GenmodelError):
+            taken = _arguments(class_named("diffusers", str(checkpoint.pipeline_class)))
+            for odd in _odd(checkpoint.root / INDEX, checkpoint.pipeline_arguments, taken, nulls):
+                return odd
+    return None
 
 
-def unusable_in(component: Component) -> DamagedFileError | None:
+def unusable_in(component: Component, *, nulls: bool = False) -> DamagedFileError | None:
     """As `unusable_value`, of one component; None, too, where its configuration or its class cannot be read."""
     path = component.config_path
     try:
@@ -71,10 +77,12 @@ def unusable_in(component: Component) -> DamagedFileError | None:
         taken = _taken(component)
     except GenmodelError:
         return None
-    return next(_odd(path, config, taken), None) if path is not None else None
+    return next(_odd(path, config, taken, nulls), None) if path is not None else None
 
 
-def _odd(path: Any, config: Mapping[str, Any], taken: Mapping[str, _Taken]) -> Iterator[DamagedFileError]:
+def _odd(
+    path: Path, config: Mapping[str, Any], taken: Mapping[str, _Taken], nulls: bool
+) -> Iterator[DamagedFileError]:
     for key, value in config.items():
         kinds, default = taken.get(key, ((), None))
         if not kinds:
@@ -83,6 +91,10 @@ def _odd(path: Any, config: Mapping[str, Any], taken: Mapping[str, _Taken]) -> I
         wanted = " or ".join(kinds)
         if kind == NUMBER and NUMBER in kinds and _is_number(default) and value < 0 <= default:
             wanted = f"{NUMBER} of 0 or more"
+        elif nulls and value is None and default is not None:
+            wanted = " or ".join(name for name in kinds if name != NULL)
+        elif kind == LIST and _of_numbers(default) and not _of_numbers(value):
+            wanted = f"{LIST} of numbers"
         elif kind in kinds or (kind == SWITCH and NUMBER in kinds) or kind is None:
             continue
         yield DamagedFileError(
@@ -151,6 +163,8 @@ def _of_annotation(annotation: Any) -> list[str] | None:
     cls = origin or annotation
     if not isinstance(cls, type) or cls is object:
         return None
+    if cls.__name__ in ("ndarray", "Tensor"):  # written as lists
+        return [LIST]
     return next(([kind] for base, kind in _KINDS if issubclass(cls, base)), None)
 
 
@@ -160,6 +174,10 @@ def _kind(value: Any) -> str | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _of_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(map(_is_number, value))
 
 
 def _short(value: Any) -> str:

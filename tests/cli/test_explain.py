@@ -101,7 +101,7 @@ def test_explaining_imports_nothing_heavy():
 
 
 def test_code_of_a_project_is_sought_where_its_conftest_is_read(genmodel):
-    done = genmodel("explain", "ACME001")
+    done = genmodel("explain", "NOBODYS1")
 
     assert done.status == 2
-    assert "one of your project: pytest --genmodel-explain=ACME001)" in done.err
+    assert "one of your project: pytest --genmodel-explain=NOBODYS1)" in done.err

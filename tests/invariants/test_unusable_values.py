@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_genmodel.checkpoints.component import Component
+from pytest_genmodel.checkpoints.damage import DamagedFileError
 from pytest_genmodel.checkpoints.opening import open_checkpoint
 from pytest_genmodel.invariants.verdict import Outcome
 from pytest_genmodel.pipelines import unusable
+from pytest_genmodel.pipelines.effective import effective_config
 from tests.editing import edit_json
 
 TOKENS = "tokenizer/tokenizer_config.json"
@@ -50,7 +53,9 @@ def test_another_claim_names_file_key_and_value(judged, copy, healthy, file, val
         ("transformer/config.json", "sample_width", None, "sample_width is null, where a number is expected"),
         ("vae/config.json", "temporal_compression_ratio", "4", "is '4', where a number is expected"),
         ("vae/config.json", "latents_mean", 3, "latents_mean is 3, where a list or null is expected"),
+        ("vae/config.json", "block_out_channels", ["x"], "['x'], where a list of numbers is expected"),
         ("transformer/config.json", "patch_size", "x", "patch_size is 'x', where a number is expected"),
+        ("scheduler/scheduler_config.json", "trained_betas", -1, "-1, where a list or null is expected"),
         ("scheduler/scheduler_config.json", "beta_start", [], "beta_start is [], where a number is expected"),
     ],
 )
@@ -78,3 +83,13 @@ def test_a_crash_that_no_value_explains_is_still_ours(judged, copy, healthy, mon
     edit_json(copy / TOKENS, model_max_length="long")
 
     assert "the check itself crashed" in judged("same_config", copy, healthy).reason
+
+
+def test_what_an_image_processor_refuses_has_its_place(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text('{"crop_size": {"odd": 1}}')
+    part = Component("image_processor", tmp_path, "transformers", "CLIPImageProcessor")
+
+    with pytest.raises(
+        DamagedFileError, match=r"^preprocessor_config\.json: CLIPImageProcessor\w* refuses it \("
+    ):
+        effective_config(part)
