@@ -80,21 +80,17 @@ def where(component: str | None, location: str | None) -> str:
     return f"{component or 'the pipeline'}{f': {location}' if location else ''}"
 
 
-def is_at(cause: Cause, place: Place) -> bool:
-    """As the test of the faults says it: a file is enough where the finding says the byte too."""
-    location = cause.location or ""
-    return cause.component == place.component and (
-        place.location is None
-        or location == place.location
-        or (":" not in place.location and location.startswith(f"{place.location}:"))
-    )
-
-
 def said_of(found: Sequence[Cause], place: Place) -> Said:
     if not found:
         return Said(False)
     first = found[0]
-    return Said(is_at(first, place), first.code, first.component, first.location, first.confidence.value)
+    return Said(
+        place.holds(first.component, first.location),
+        first.code,
+        first.component,
+        first.location,
+        first.confidence.value,
+    )
 
 
 def records(session: GenmodelSession, sections: Sequence[str] = tuple(SUITE)) -> Iterator[dict[str, Any]]:
@@ -226,7 +222,7 @@ def pairs(work: Path, count: int = PAIRS) -> tuple[int, int, list[str]]:
             continue  # one of them keeps the other from being looked at
         seen += 1
         leads = causes(found)[: len(pair) + 1]
-        if all(any(is_at(cause, place) for cause in leads) for place in places):
+        if all(any(place.holds(cause.component, cause.location) for cause in leads) for place in places):
             both += 1
         else:
             otherwise.append(" and ".join(fault.name for fault in pair))

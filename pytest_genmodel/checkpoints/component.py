@@ -106,6 +106,11 @@ class Component:
         paths = (self.folder / name for name in _CONFIG_NAMES)
         return next((path for path in paths if path.is_file()), None)
 
+    @property
+    def config_name(self) -> str:
+        """The name of the configuration file; the usual one where there is none."""
+        return self.config_path.name if self.config_path else "config.json"
+
     @cached_property
     def file_sets(self) -> tuple[FileSet, ...]:
         """Every weight set in the folder, the one that the library reads first; none where `source` reads them."""

@@ -66,13 +66,20 @@ class WeightDifference:
         """
         return sorted(self.changed, key=lambda name: -_distance(self.changed[name]))
 
+    def read(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read a tensor that both have: (ours, theirs), each in the shape and dtype in which it is stored.
+
+        Raises:
+            DamagedFileError: a file cannot be read.
+        """
+        ours, theirs = self.counterparts[name]
+        return self.ours.read(ours), self.theirs.read(theirs)
+
     def detail(self, name: str) -> Comparison:
         """Compare the changed tensor `name` again, in detail: with what the difference looks like."""
         from pytest_genmodel.tensors import bitwise, compare
 
-        ours, theirs = self.counterparts[name]
-        actual, expected = self.ours.read(ours), self.theirs.read(theirs)
-        return compare(*_of_one_dtype(actual, expected), bitwise)
+        return compare(*_of_one_dtype(*self.read(name)), bitwise)
 
 
 def _distance(comparison: Comparison) -> float:

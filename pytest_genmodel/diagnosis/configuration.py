@@ -46,7 +46,7 @@ def configuration_findings(
             location=f"model_index.json:{ours.name}",
             evidence={"candidate": ours.class_name, "reference": theirs.class_name},
         )
-    file = ours.config_path.name if ours.config_path else "config.json"
+    file = ours.config_name
     acting, recorded = effective_config(ours), effective_config(theirs)
     for key, (value, wanted) in differences(acting, recorded).items():
         if (ours.class_name, key) in inert:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _VALUES = "weights-values"
 _ATTENTION = re.compile(r"\battn1\.to_[qkv]\.(weight|bias)$")
+_PROJECTION = re.compile(r"\battn1\.to_[qkv]\.weight$")
 
 
 def _remade(copy: Copy, make: Make, among: re.Pattern[str] | None = None) -> list[str]:
@@ -176,7 +177,7 @@ def adapter_merged_twice(copy: Copy) -> Place:
     rank, generator = 4, torch.Generator().manual_seed(0)
     factors: dict[str, torch.Tensor] = {}
     for name, entry in copy.tensors(copy.denoiser).items():
-        if re.search(r"\battn1\.to_[qkv]\.weight$", name):
+        if _PROJECTION.search(name):
             for half, shape in (("A", (rank, entry.shape[1])), ("B", (entry.shape[0], rank))):
                 factor = f"{copy.denoiser}.{name.removesuffix('weight')}lora_{half}.weight"
                 factors[factor] = torch.randn(shape, generator=generator) * 0.05
@@ -224,7 +225,7 @@ def integers_without_their_configuration(copy: Copy) -> Place:
     def quantize(entries: Entries) -> Mapping[str, Entry]:
         made = dict(entries)
         for name, entry in entries.items():
-            if re.search(r"\battn1\.to_[qkv]\.weight$", name):
+            if _PROJECTION.search(name):
                 weight = entry.read().float()
                 largest = weight.abs().amax(1).clamp_min(1e-12)
                 made[name] = put(entry, (weight / largest[:, None] * 127).round().to(torch.int8), "I8")

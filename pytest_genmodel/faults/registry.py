@@ -67,6 +67,15 @@ class Place(NamedTuple):
     component: str | None
     location: str | None = None
 
+    def holds(self, component: str | None, location: str | None) -> bool:
+        """Whether what was found there is the fault's; a file is enough where a finding says the byte too."""
+        location = location or ""
+        return component == self.component and (
+            self.location is None
+            or location == self.location
+            or (":" not in self.location and location.startswith(f"{self.location}:"))
+        )
+
 
 class Injected(NamedTuple):
     """What an injection made: the path to judge, and where the fault sits."""

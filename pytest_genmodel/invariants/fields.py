@@ -88,7 +88,7 @@ def known_fields(context: Context) -> Iterator[Finding]:
             f"{'the ' + first if len(versions) == 1 else ', '.join(versions)} was written by diffusers {written}; "
             f"{_installed()} is installed",
             component=first,
-            location=f"{_file(checkpoint.components[first])}:_diffusers_version",
+            location=f"{checkpoint.components[first].config_name}:_diffusers_version",
             evidence={"written_by": written, "installed": _installed(), "components": sorted(versions)},
         )
     context.measure(fields=looked_at)
@@ -109,7 +109,7 @@ def _unknown(component: Component, config: Mapping[str, Any], is_later: bool) ->
             f"{component.class_name} of diffusers {_installed()} does not know {key} = {_short(value)}, and passes "
             "over it",
             component=component.name,
-            location=f"{_file(component)}:{key}",
+            location=f"{component.config_name}:{key}",
             severity=None if decides or meant else Severity.NOTE,
             cause=f"the file was written by diffusers {_written_by(config)}, which has the field"
             if is_later
@@ -173,10 +173,6 @@ def _installed() -> str:
     from importlib.metadata import version
 
     return version("diffusers")
-
-
-def _file(component: Component) -> str:
-    return component.config_path.name if component.config_path else "config.json"
 
 
 def _short(value: Any) -> str:

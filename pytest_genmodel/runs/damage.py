@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pytest_genmodel.diagnosis.rules import Severity
 from pytest_genmodel.reports.counts import OUTCOMES
 
-SEVERITIES = ("error", "warning", "note")
+SEVERITIES = tuple(severity.value for severity in Severity)
 _Kind = type | tuple[type, ...]
 _NOTHING = type(None)
 _TEXT, _NUMBER = (str, _NOTHING), (int, float)

@@ -33,14 +33,13 @@ class Observed:
     (`torch.optim.adamw.AdamW`), `options` holds for each the plain settings of its first group and the dtypes of its
     parameters, `complete` says whether the process came to its end, so that the counts are known. `started_from`
     holds for each parameter its shape and the digest of its values before its first step, `ended_with` the digest at
-    the end, `saves` the files that
-    tensors were written to, each with whether trained parameters themselves were among them. `old_gradients` holds
-    (step, `again` or `still`, share) for steps with gradients of an earlier one. Of a run in several processes
-    `processes` took steps, and
-    `world` were started by what their launcher says, `connected` tells whether torch.distributed was set up; `apart`
-    is the first step that some took from other weights
-    (from the first on: in parameters of the shapes `apart_shapes`),
-    `shared_files` are those that more than one of them wrote, each with their number.
+    the end, `saves` the files that tensors were written to, each with whether trained parameters themselves were
+    among them. `old_gradients` holds (step, `again` or `still`, share) for steps with gradients of an earlier one.
+
+    Of a run in several processes `processes` took steps, `world` were started by what their launcher says, and
+    `connected` tells whether torch.distributed was set up; `apart` is the first step that some took from other
+    weights (from the first on: in parameters of the shapes `apart_shapes`), `shared_files` are those that more than
+    one of them wrote, each with their number.
     """
 
     rates: list[tuple[float, ...]] = field(default_factory=list)

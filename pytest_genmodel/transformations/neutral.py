@@ -70,6 +70,16 @@ class Neutral:
 _REGISTRY: dict[str, Neutral] = {}
 
 
+def require_room_for_a_copy(bench: Bench) -> None:
+    """For what the library cannot undo, and is done to a deep copy.
+
+    Raises:
+        NotHereError: the model is large.
+    """
+    if bench.is_large:
+        raise NotHereError("it cannot be undone, and a second copy of a large model takes twice its memory")
+
+
 def neutral(
     *,
     cause: str,

@@ -9,7 +9,13 @@ from typing import Any
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.pipelines.residents import residents
 from pytest_genmodel.transformations.bench import Bench, Observation, looks
-from pytest_genmodel.transformations.neutral import BrokenError, Done, NotHereError, neutral
+from pytest_genmodel.transformations.neutral import (
+    BrokenError,
+    Done,
+    NotHereError,
+    neutral,
+    require_room_for_a_copy,
+)
 
 
 @neutral(code="GM614", cause="a tensor went through a narrower dtype on the way")
@@ -105,29 +111,25 @@ def layerwise_casting(bench: Bench) -> Iterator[Any]:
     import torch
 
     denoiser = getattr(bench.live, bench.family.denoiser)
-    if bench.is_large:
-        raise NotHereError("it cannot be undone, and a second copy of a large model takes twice its memory")
+    require_room_for_a_copy(bench)
     if not hasattr(denoiser, "enable_layerwise_casting"):
         raise NotHereError(f"{type(denoiser).__name__} has no layerwise casting")
     twin = copy.deepcopy(denoiser)
     dtype = bench.pipeline.placement.torch_dtype
     with quiet():
         twin.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
-    stored = {
-        name: tensor.data for name, tensor in _tensors(twin).items() if tensor.dtype == torch.float8_e4m3fn
-    }
+    ours = _tensors(denoiser)
+    stored = {name: tensor for name, tensor in _tensors(twin).items() if tensor.dtype == torch.float8_e4m3fn}
     if not stored:
         raise NotHereError(f"{type(denoiser).__name__} stores no layer in another dtype")
-    kept = {name: tensor.data for name, tensor in _tensors(denoiser).items() if name in stored}
+    kept = {name: ours[name].data for name in stored}
     try:
-        for name, tensor in _tensors(denoiser).items():
-            if name in stored:
-                tensor.data = stored[name].to(tensor.dtype)
+        for name, tensor in stored.items():
+            ours[name].data = tensor.data.to(ours[name].dtype)
         bench.base(sampled_as_stored)
     finally:
-        for name, tensor in _tensors(denoiser).items():
-            if name in stored:
-                tensor.data = kept[name]
+        for name, data in kept.items():
+            ours[name].data = data
     other = copy.copy(bench.live)
     setattr(other, bench.family.denoiser, twin)
     yield other

@@ -10,7 +10,7 @@ from typing import Any
 from pytest_genmodel.errors import first_line
 from pytest_genmodel.pipelines.library import quiet
 from pytest_genmodel.transformations.bench import Bench
-from pytest_genmodel.transformations.neutral import Done, NotHereError, neutral
+from pytest_genmodel.transformations.neutral import Done, NotHereError, neutral, require_room_for_a_copy
 
 _TOO_EARLY = "a group of layers runs before its weights have come, or after they have gone"
 
@@ -36,8 +36,7 @@ def _parked(bench: Bench, **options: Any) -> Iterator[Any]:
 
     On the CPU nothing moves, and the library's hooks run all the same.
     """
-    if bench.is_large:
-        raise NotHereError("it cannot be undone, and a second copy of a large model takes twice its memory")
+    require_room_for_a_copy(bench)
     import torch
 
     try:

@@ -37,22 +37,12 @@ def loud(verdict: Verdict) -> list[Finding]:
     return [finding for finding in verdict.findings if finding.severity and finding.severity.value != "note"]
 
 
-def is_at(finding: Finding, place: Place) -> bool:
-    """A file is enough where the finding says the byte too."""
-    location = finding.location or ""
-    return finding.component == place.component and (
-        place.location is None
-        or location == place.location
-        or (":" not in place.location and location.startswith(f"{place.location}:"))
-    )
-
-
 def caught(verdict: Verdict, code: str | None, severity: str, place: Place) -> bool:
     """Whether the first finding of its weight is the fault's own, in its place."""
     findings = [f for f in verdict.findings if f.code == code] if severity == "note" else loud(verdict)
     return bool(findings) and (
         (findings[0].code, findings[0].severity and findings[0].severity.value) == (code, severity)
-        and is_at(findings[0], place)
+        and place.holds(findings[0].component, findings[0].location)
     )
 
 

@@ -103,42 +103,44 @@ def test_ctrl_c_arrives_between_two_results_and_nowhere_else():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.fixture
+def _interrupts_as_before():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_as_before")
 def test_ctrl_c_still_arrives_after_two_jobs_that_did_not_end_in_turn():
     """The one that began first ends first, and so cannot put the handler back that it found."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        first, second = (module.in_threads(lambda number: number, range(9), 2) for _ in range(2))
-        assert (next(first), next(second)) == (0, 0)
-        first.close()
-        second.close()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    first, second = (module.in_threads(lambda number: number, range(9), 2) for _ in range(2))
+    assert (next(first), next(second)) == (0, 0)
+    first.close()
+    second.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("_interrupts_as_before")
 def test_ctrl_c_still_arrives_after_a_job_that_another_thread_ended():
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        job = module.in_threads(lambda number: number, range(9), 2)
-        assert next(job) == 0
-        worker = threading.Thread(target=job.close)
-        worker.start()
-        worker.join()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    job = module.in_threads(lambda number: number, range(9), 2)
+    assert next(job) == 0
+    worker = threading.Thread(target=job.close)
+    worker.start()
+    worker.join()
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("_interrupts_as_before")
 def test_a_handler_that_only_takes_note_lets_the_job_end():
     noted = []
-    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
-    try:
-        work = lambda number: number or signal.raise_signal(signal.SIGINT)  # noqa: E731
-        results = list(module.in_threads(work, range(100), 2))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+
+    work = lambda number: number or signal.raise_signal(signal.SIGINT)  # noqa: E731
+    results = list(module.in_threads(work, range(100), 2))
 
     assert results[1:] == list(range(1, 100))
     assert noted == [signal.SIGINT]

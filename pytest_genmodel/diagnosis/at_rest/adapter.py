@@ -14,6 +14,7 @@ from pytest_genmodel.checkpoints.keymaps.lora import bare_module, factor_of
 from pytest_genmodel.checkpoints.names import unwrapped
 from pytest_genmodel.diagnosis.at_rest import values
 from pytest_genmodel.diagnosis.at_rest.part import Part
+from pytest_genmodel.diagnosis.at_rest.repeated import copies_among
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 from pytest_genmodel.diagnosis.rules import Severity
 
@@ -108,23 +109,8 @@ def untrained(part: Part, adapter: Adapter) -> Iterator[Finding]:
 
 def repeated(part: Part, adapter: Adapter) -> Iterator[Finding]:
     """Up factors that hold, bit for bit, those of another layer; zeros, which all start with, are no mark."""
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for name in up_factors(part.weights.tensors):
-        figures, shape = part.statistics.get(name), part.weights.tensors[name].shape
-        if (
-            figures is not None
-            and figures.numel >= _TELLING
-            and not figures.constant
-            and name not in part.told
-        ):
-            groups.setdefault((shape, figures.mean, figures.std, figures.largest), []).append(name)
-    first: dict[str, str] = {}
-    for names in groups.values():
-        seen: dict[str, str] = {}
-        for name in names if len(names) > 1 else ():
-            origin = seen.setdefault(part.weights.digest(name), name)
-            if origin != name:
-                first[name] = origin
+    ups = up_factors(part.weights.tensors)
+    first = copies_among(part, ups, _TELLING)
     if first:
         copies = list(first)
         part.told.update(copies)
@@ -133,7 +119,7 @@ def repeated(part: Part, adapter: Adapter) -> Iterator[Finding]:
             [_short(name, part.name) for name in copies],
             "are those of another layer",
             noun="up factors",
-            of=len(up_factors(part.weights.tensors)),
+            of=len(ups),
             after=f"; {_short(copies[0], part.name)} is {_short(first[copies[0]], part.name)}",
             component=part.name,
             evidence={"copies_of": dict(list(first.items())[:20])},

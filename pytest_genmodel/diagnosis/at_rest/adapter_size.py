@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import isfinite
 from statistics import median
 
-from pytest_genmodel.checkpoints.alpha import Scales, scales
+from pytest_genmodel.checkpoints.alpha import scales
 from pytest_genmodel.checkpoints.checkpoint import Adapter
 from pytest_genmodel.checkpoints.names import unwrapped
 from pytest_genmodel.checkpoints.products import Product, Products, more_than_products, products
@@ -34,40 +34,35 @@ def scale(part: Part, adapter: Adapter) -> Iterator[Finding]:
         module: known.applied(module) / (rank**0.5 if stabilised else 1.0)
         for module, rank in known.rank_by_module.items()
     }
+
+    def odd(which: list[str], is_what: str, after: str, cause: str) -> Finding:
+        worst = max(which, key=lambda module: abs(found[module]))
+        rank, source = known.rank_by_module[worst], known.sources.get(worst, "")
+        return Finding(
+            "GM809",
+            f"alpha is {is_what} for {len(which)} of {len(found)} layers ({worst}: alpha {found[worst] * rank:.4g}, "
+            f"rank {rank}, by {source}){after}",
+            component=part.name,
+            location=f"{adapter.file.name}:lora_alpha",
+            cause=cause,
+            action="Write the alpha that was trained with; what a loader reads is applied as it stands.",
+            evidence={"scale": found[worst], "rank": rank, "layers": len(which), "source": source},
+        )
+
     if below := [module for module, value in found.items() if value < 0.0]:
-        yield _negative(part, adapter, known, below, found)
-    far = [module for module, value in found.items() if value > MOST_SCALE]
-    if not far:
-        return
-    most = max(far, key=found.__getitem__)
-    rank, source = known.rank_by_module[most], known.sources.get(most, "")
-    yield Finding(
-        "GM809",
-        f"alpha is {found[most]:.4g} times the rank for {len(far)} of {len(found)} layers ({most}: alpha "
-        f"{found[most] * rank:.4g}, rank {rank}, by {source}); trainers write up to 4, {MOST_SCALE:g} is let pass",
-        component=part.name,
-        location=f"{adapter.file.name}:lora_alpha",
-        cause="the alpha was written for another rank, or multiplied where it must be divided",
-        action="Write the alpha that was trained with; what a loader reads is applied as it stands.",
-        evidence={"scale": found[most], "rank": rank, "layers": len(far), "source": source},
-    )
-
-
-def _negative(
-    part: Part, adapter: Adapter, known: Scales, below: list[str], found: Mapping[str, float]
-) -> Finding:
-    least = min(below, key=found.__getitem__)
-    rank, source = known.rank_by_module[least], known.sources.get(least, "")
-    return Finding(
-        "GM809",
-        f"alpha is below zero for {len(below)} of {len(found)} layers ({least}: alpha {found[least] * rank:.4g}, "
-        f"rank {rank}, by {source}): what was learned is taken away instead of added",
-        component=part.name,
-        location=f"{adapter.file.name}:lora_alpha",
-        cause="a weight that was meant for inference, or the result of a subtraction, was written as the alpha",
-        action="Write the alpha that was trained with; what a loader reads is applied as it stands.",
-        evidence={"scale": found[least], "rank": rank, "layers": len(below), "source": source},
-    )
+        yield odd(
+            below,
+            "below zero",
+            ": what was learned is taken away instead of added",
+            "a weight that was meant for inference, or the result of a subtraction, was written as the alpha",
+        )
+    if far := [module for module, value in found.items() if value > MOST_SCALE]:
+        yield odd(
+            far,
+            f"{max(found[module] for module in far):.4g} times the rank",
+            f"; trainers write up to 4, {MOST_SCALE:g} is let pass",
+            "the alpha was written for another rank, or multiplied where it must be divided",
+        )
 
 
 def proportion(part: Part, adapter: Adapter) -> Iterator[Finding]:

@@ -210,7 +210,7 @@ def _place(path: Path, checkpoint: Checkpoint) -> str:
 def code_asked_for(component: Component) -> Iterator[Finding]:
     """A configuration that wants code imported from the checkpoint, or from elsewhere."""
     for key, value in component.code_asked_for.items():
-        file = component.config_path.name if component.config_path else "config.json"
+        file = component.config_name
         yield Finding(
             "GM110",
             f"{file} asks for code to be imported ({key}: {value}); it was not",

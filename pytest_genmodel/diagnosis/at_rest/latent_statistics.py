@@ -26,9 +26,7 @@ def latent_statistics(part: Part) -> Iterator[Finding]:
         location = _MEAN
     else:
         is_new = _all(config.get(_MEAN), 0.0) and _all(config.get(_SPREAD), 1.0)
-        location = (
-            f"{part.component.config_path.name if part.component.config_path else 'config.json'}:{_MEAN}"
-        )
+        location = f"{part.component.config_name}:{_MEAN}"
     if is_new:
         part.told.update((_MEAN, _SPREAD))
         yield Finding(

@@ -45,7 +45,7 @@ def stated_dtype(component: Component, base: Component | None) -> Iterator[Findi
     theirs = stated(base) if base is not None else None
     if theirs is not None and theirs[1] == says:
         return
-    file = component.config_path.name if component.config_path else "config.json"
+    file = component.config_name
     said = "" if base is None else f"; the reference's says {theirs[1] if theirs else 'nothing'}"
     yield Finding(
         "GM437",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.diagnosis.difference.drift import drift_of
+from pytest_genmodel.diagnosis.difference.kinds import as_stored
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
 NEAR = 0.1
@@ -50,13 +51,11 @@ def computed(difference: WeightDifference, suspects: list[str]) -> list[Computed
         if _ENOUGH <= comparison.numel <= (_MOST_VALUES if is_far else _SMALL):
             one = _explained(difference, name, is_far)
             found += [one] if one else []
-    place = {name: index for index, name in enumerate(difference.counterparts)}
-    return sorted(found, key=lambda one: (one.name.endswith("bias"), place[one.name]))
+    return as_stored(difference, found)
 
 
 def _explained(difference: WeightDifference, name: str, is_far: bool) -> Computed | None:
-    one, other = difference.counterparts[name]
-    ours, theirs = difference.ours.read(one).double(), difference.theirs.read(other).double()
+    ours, theirs = (side.double() for side in difference.read(name))
     gap = float((ours - theirs).norm())
     if float(ours.min()) == float(ours.max()):  # a matrix that is filled shows without a reference
         varied = ours.ndim == 1 and float(theirs.std()) > 0.0

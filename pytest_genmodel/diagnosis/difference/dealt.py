@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
-from pytest_genmodel.diagnosis.difference.order import EXPLAINED, LEAST, best_rows, kind_of
+from pytest_genmodel.diagnosis.difference.kinds import kind_of
+from pytest_genmodel.diagnosis.difference.order import EXPLAINED, LEAST, best_rows
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
 if TYPE_CHECKING:
@@ -92,10 +93,8 @@ def _groups(difference: WeightDifference, moved: set[str]) -> Iterator[tuple[str
 def _joined(difference: WeightDifference, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
-    stored = [difference.counterparts[name] for name in names]
-    ours = torch.cat([difference.ours.read(one).float() for one, _ in stored])
-    theirs = torch.cat([difference.theirs.read(other).float() for _, other in stored])
-    return ours, theirs
+    ours, theirs = zip(*map(difference.read, names), strict=True)
+    return torch.cat([one.float() for one in ours]), torch.cat([one.float() for one in theirs])
 
 
 def _search(difference: WeightDifference, names: tuple[str, ...]) -> torch.Tensor | None:

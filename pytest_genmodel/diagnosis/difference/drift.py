@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import isfinite
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
 from pytest_genmodel.checkpoints.names import unwrapped
+from pytest_genmodel.diagnosis.difference.kinds import kind_of
 
 if TYPE_CHECKING:
     from pytest_genmodel.tensors import Comparison
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 MOST_GROUPS = 3
 """Groups of tensors that the summary names."""
 _NEAR = 0.3
@@ -67,7 +66,7 @@ def drift_of(difference: WeightDifference, leave_out: Collection[str] = ()) -> D
     everything = dict.fromkeys(unmoved, 0.0) | moved
     groups: dict[str, list[float]] = {}
     for name, value in everything.items():
-        groups.setdefault(_NUMBER.sub("*", unwrapped(name)), []).append(value)
+        groups.setdefault(kind_of(unwrapped(name)), []).append(value)
     medians = sorted(((kind, median(values)) for kind, values in groups.items()), key=lambda pair: -pair[1])
     worst = max(moved, key=moved.__getitem__)
     return Drift(

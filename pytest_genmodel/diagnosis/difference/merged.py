@@ -75,8 +75,7 @@ def _times(difference: WeightDifference, found: Products) -> float | None:
     seen: list[float] = []
     looked_at = layers[:: max(1, len(layers) // MOST_LAYERS)][:MOST_LAYERS]
     for module in looked_at:
-        one, other = difference.counterparts[f"{module}.weight"]
-        ours, theirs = difference.ours.read(one), difference.theirs.read(other)
+        ours, theirs = difference.read(f"{module}.weight")
         added = (ours.double() - theirs.double()).flatten(1)
         rounding = torch.finfo(ours.dtype).eps * float(theirs.double().norm())
         acts = strength(module, found.read(module), added, rounding)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
-from pytest_genmodel.diagnosis.difference.order import EXPLAINED, kind_of
+from pytest_genmodel.diagnosis.difference.kinds import as_stored, kind_of
+from pytest_genmodel.diagnosis.difference.order import EXPLAINED
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
 LEAST = 0.4
@@ -58,15 +59,13 @@ def misread(difference: WeightDifference, suspects: list[str]) -> list[Misread]:
                 rest = [name for name in names[1:] if _explains(difference, name, written, read)]
                 found += [Misread(name, written, read) for name in (names[0], *rest)]
                 break
-    place = {name: index for index, name in enumerate(difference.counterparts)}
-    return sorted(found, key=lambda one: (one.name.endswith("bias"), place[one.name]))
+    return as_stored(difference, found)
 
 
 def _explains(difference: WeightDifference, name: str, written: str, read: str) -> bool:
     import torch
 
-    one, other = difference.counterparts[name]
-    ours, theirs = difference.ours.read(one).float(), difference.theirs.read(other).float()
+    ours, theirs = (side.float() for side in difference.read(name))
     expected = theirs.to(getattr(torch, written)).view(getattr(torch, read)).float().nan_to_num(0.0, 0.0, 0.0)
     size, left = float(ours.norm()), float((ours - expected).norm())
     if not size or left > EXPLAINED * min(size, float((ours - theirs).norm())):

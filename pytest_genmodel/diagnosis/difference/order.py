@@ -6,12 +6,12 @@ putting the reference's tensor into that order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
+from pytest_genmodel.diagnosis.difference.kinds import as_stored, kind_of
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _AT_LEAST = 8
 _MOST_PARTS = 64
 _USUAL_PARTS = (2, 3, 4, 6, 9)
 """Gate and value; q, k and v; shift, scale and gate, once or twice or thrice."""
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _ROTARY = "rotary positions are stored in pairs by one library and in halves of a head by another"
 _PARTS = "what stands in one matrix (shift and scale, gate and value, q, k and v) was joined in another order"
 _AXES = "the axes were taken for those of another library's layout"
@@ -53,11 +52,6 @@ class _Found:
     cause: str
     order: Order
     rows: torch.Tensor | None = None
-
-
-def kind_of(name: str) -> str:
-    """The name with its block numbers taken out."""
-    return _NUMBER.sub("*", name)
 
 
 def reordered(difference: WeightDifference, suspects: list[str]) -> list[Reordered]:
@@ -87,8 +81,7 @@ def reordered(difference: WeightDifference, suspects: list[str]) -> list[Reorder
         is_new = order is not None and order.rows is not None and name not in of_weight
         if order is not None and is_new and _explains(difference, name, order):
             found.append(Reordered(name, order.what, order.cause))
-    place = {name: index for index, name in enumerate(difference.counterparts)}
-    return sorted(found, key=lambda one: (one.name.endswith("bias"), place[one.name]))
+    return as_stored(difference, found)
 
 
 def order_findings(component: str, found: list[Reordered], total: int) -> Iterator[Finding]:
@@ -112,8 +105,8 @@ def _dimensions(difference: WeightDifference, name: str) -> int:
 
 
 def _pair(difference: WeightDifference, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    ours, theirs = difference.counterparts[name]
-    return difference.ours.read(ours).float(), difference.theirs.read(theirs).float()
+    ours, theirs = difference.read(name)
+    return ours.float(), theirs.float()
 
 
 def _explains(difference: WeightDifference, name: str, found: _Found) -> bool:

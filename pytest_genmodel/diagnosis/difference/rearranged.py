@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
+from pytest_genmodel.diagnosis.difference.kinds import block_of, kind_of
 from pytest_genmodel.diagnosis.difference.windows import Windows
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
@@ -25,7 +25,6 @@ _ALIKE, _AHEAD = 0.9, 0.4
 """Correlation with another tensor's content that counts as a find, and by how much it must beat its own."""
 _ENOUGH, _AT_LEAST = 64, 8
 """Values a correlation needs, and those that equality needs."""
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _SHIFTED = 0.3
 _WINDOW = 64
 _TRIES = 3
@@ -110,11 +109,11 @@ def _short(
     """
     import torch
 
-    kinds: dict[str, dict[str, str]] = {}
+    kinds: dict[str, dict[tuple[str, ...], str]] = {}
     for name in others:
-        kinds.setdefault(_NUMBER.sub("*", name), {})[" ".join(_NUMBER.findall(name))] = name
-    wanted = {_NUMBER.sub("*", name) for name in names if name not in told}
-    for blocks in {tuple(kinds[kind]) for kind in wanted}:
+        kinds.setdefault(kind_of(name), {})[block_of(name)] = name
+    wanted = {kind_of(name) for name in names if name not in told}
+    for blocks in dict.fromkeys(tuple(members) for kind, members in kinds.items() if kind in wanted):
         alike = [kind for kind, members in kinds.items() if tuple(members) == blocks]
         if len(alike) < 2 or len(blocks) < 2:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
-from pytest_genmodel.diagnosis.difference.order import kind_of
+from pytest_genmodel.diagnosis.difference.kinds import kind_of
 from pytest_genmodel.diagnosis.finding import Finding, finding_of
 
 LEAST, MOST = 0.1, 0.95
@@ -43,8 +43,7 @@ def untrained_rows(difference: WeightDifference) -> tuple[Share, list[str]] | No
 
 def _equal_rows(difference: WeightDifference, name: str) -> Share | None:
     """The one piece, at the start or the end, in which all rows are equal, where nearly all others are not."""
-    one, other = difference.counterparts[name]
-    ours, theirs = difference.ours.read(one).flatten(1), difference.theirs.read(other).flatten(1)
+    ours, theirs = (side.flatten(1) for side in difference.read(name))
     changed = (ours != theirs).any(1).nonzero().flatten()
     rows = len(ours)
     if not len(changed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from pytest_genmodel.checkpoints.diff import WeightDifference
@@ -91,7 +92,7 @@ def stretch(difference: WeightDifference) -> Stretch | None:
     begin, end = _changed_values(difference, changed[0]), _changed_values(difference, changed[-1])
     if begin is None or end is None or not (begin[0] >= _INSIDE or end[1] <= end[2] - _INSIDE):
         return None
-    if (len(changed) > 1 and begin[1] != begin[2]) or end[0] != 0:
+    if begin[1] != begin[2] or end[0] != 0:
         return None
     file, start, width = places[changed[0]]
     _, other, other_width = places[changed[-1]]
@@ -104,10 +105,7 @@ def _places(difference: WeightDifference) -> dict[str, tuple[Path, int, int]]:
     """For each tensor that lies in one piece: its file, its first byte, the width of a value; in the file's order."""
     found = {}
     for name, (one, _) in difference.counterparts.items():
-        spans, shape = difference.ours.spans(one), difference.ours.tensors[one].shape
-        count = 1
-        for length in shape:
-            count *= length
+        spans, count = difference.ours.spans(one), prod(difference.ours.tensors[one].shape)
         if spans is not None and len(spans) == 1 and count:
             found[name] = (spans[0].path, spans[0].begin, spans[0].size // count)
     return dict(sorted(found.items(), key=lambda item: (str(item[1][0]), item[1][1])))
@@ -115,8 +113,7 @@ def _places(difference: WeightDifference) -> dict[str, tuple[Path, int, int]]:
 
 def _changed_values(difference: WeightDifference, name: str) -> tuple[int, int, int] | None:
     """The first value that differs, one after the last, and how many there are; None where many between are equal."""
-    one, other = difference.counterparts[name]
-    ours, theirs = difference.ours.read(one).flatten(), difference.theirs.read(other).flatten()
+    ours, theirs = (side.flatten() for side in difference.read(name))
     if ours.dtype != theirs.dtype or len(ours) != len(theirs):
         return None
     places = (ours != theirs).nonzero().flatten()

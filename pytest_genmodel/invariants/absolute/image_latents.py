@@ -14,6 +14,7 @@ from pytest_genmodel.invariants.absolute.layout import (
     channels_first,
     clip_of,
     noisy_argument,
+    scaling_factor,
     vae_scale,
 )
 from pytest_genmodel.invariants.context import Context
@@ -131,9 +132,7 @@ def _clips(
     given = given[end - channels : end] if place.beside else given[:channels]
     config = effective_config(component)
     gain, offset = (value.view(-1, 1, 1, 1) for value in vae_scale(context, config, channels))
-    expected = (
-        (encoded.double() - offset) / gain * float(config.get("scaling_factor") or 1.0) ** (place.power - 1)
-    )
+    expected = (encoded.double() - offset) / gain * scaling_factor(config) ** (place.power - 1)
     if not bool(expected[:, 0].any()) or not bool(expected.isfinite().all()):
         return "the encoded image is zero, or not finite, which is said elsewhere"
     if any(shown is not None and shown >= expected.shape[1] for shown in place.shown):
@@ -160,9 +159,7 @@ def _scale(
     limit = SCALE.get(context.candidate.placement.dtype, SCALE["bfloat16"])
     if abs(factor - 1) <= limit:
         return
-    scaling = float(
-        effective_config(context.candidate.checkpoint.components["vae"]).get("scaling_factor") or 1.0
-    )
+    scaling = scaling_factor(effective_config(context.candidate.checkpoint.components["vae"]))
     yield Finding(
         "GM976",
         f"the image's latents are {factor:.3g} times what the model takes them at",

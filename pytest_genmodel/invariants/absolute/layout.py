@@ -62,6 +62,11 @@ def noisy_argument(told: Mapping[str, Argument]) -> str:
     return next((name for name in NOISY if name in told), NOISY[0])
 
 
+def scaling_factor(config: Mapping[str, Any]) -> float:
+    """The autoencoder's; 1 where its configuration names none."""
+    return float(config.get("scaling_factor") or 1.0)
+
+
 def vae_scale(
     context: Context, config: Mapping[str, Any], channels: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,4 +81,4 @@ def vae_scale(
     one = torch.ones(channels, dtype=torch.float64)
     std = one if std is None else torch.as_tensor(std, dtype=torch.float64).cpu()
     mean = 0 * one if mean is None else torch.as_tensor(mean, dtype=torch.float64).cpu()
-    return std / float(config.get("scaling_factor") or 1.0), mean + float(config.get("shift_factor") or 0.0)
+    return std / scaling_factor(config), mean + float(config.get("shift_factor") or 0.0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_genmodel.diagnosis.finding import Finding
 from pytest_genmodel.invariants.context import Context
+from pytest_genmodel.pipelines.curves import distance
 from pytest_genmodel.pipelines.denoiser_call import DenoiserCall
 from pytest_genmodel.pipelines.recording import innermost
 
@@ -31,7 +32,7 @@ def turning_findings(context: Context, call: DenoiserCall) -> Iterator[Finding]:
     after, turned = _without(call, tables, parts, model)
     if not turned:
         return  # one token, or tables of a kind that is not known here
-    gap = float((after - before).norm() / before.norm().clamp_min(1e-30))
+    gap = distance(after, before)
     context.measure(positions_effect=round(gap, 6))
     if gap == 0.0:
         yield Finding(
